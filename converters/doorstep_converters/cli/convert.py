@@ -1,0 +1,91 @@
+"""`doorstep convert`."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from doorstep.cli.output import print_json
+from doorstep.errors import DataError
+
+from doorstep_converters.data import Columns
+from doorstep_converters.job import Job, Training
+from doorstep_converters.parity import Bound
+from doorstep_converters.pipeline import convert, require_bundle
+from doorstep_converters.progress import watch_stderr
+from doorstep_converters.report import summary, to_plain, write_report
+from doorstep_converters.targets import TARGETS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a Hugging Face folder, a hub id, or package:NAME")
+    parser.add_argument("--target", required=True, help=f"kind of device: {', '.join(TARGETS)}")
+    parser.add_argument(
+        "--data", type=Path, help="labelled texts: .csv, .tsv, .jsonl (also .gz), or a folder of splits"
+    )
+    parser.add_argument("--out", type=Path, default=Path("dist"))
+    parser.add_argument("--name", help="of the bundle; default: the data's or the checkpoint's")
+    parser.add_argument("--version", help="of the bundle; default: the time")
+    parser.add_argument("--variants", default="", help="comma-separated names of variants or runtimes; default: all")
+    parser.add_argument("--max-length", type=int, help="tokens a text keeps; default: from the data")
+    parser.add_argument("--text-column")
+    parser.add_argument("--label-column")
+    parser.add_argument("--agreement", type=float, default=0.99, help="bound: share of equal labels (default 0.99)")
+    parser.add_argument("--drop", type=float, default=0.5, help="or: points of accuracy lost (default 0.5)")
+    parser.add_argument("--eval-limit", type=int, default=1000, help="items taken of each held-out split")
+    parser.add_argument("--retrain", action="store_true", help="give the checkpoint a new head, learnt from the data")
+    parser.add_argument("--epochs", type=float)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=20261124)
+    parser.add_argument("--display-names", type=Path, action="append", default=[], metavar="labels.zh.json")
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="private key made by doorstep keygen")
+    parser.add_argument("--allow-pickle", action="store_true", help="load weights that can run code; know their origin")
+    parser.add_argument("--cache", type=Path, default=Path(os.environ.get("DOORSTEP_CACHE", ".cache/doorstep")))
+    parser.add_argument("--json", action="store_true")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    job = _job(arguments)
+    with watch_stderr() as watch:
+        report = convert(job, watch)
+    page = write_report(report, job.out)
+    if arguments.json:
+        print_json(to_plain(report))
+    else:
+        print(summary(report))
+        print(f"report  {page}")
+    require_bundle(report)
+    return 0
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    return Job(
+        checkpoint=arguments.checkpoint,
+        target=arguments.target,
+        out=arguments.out,
+        data=arguments.data,
+        name=arguments.name,
+        version=arguments.version,
+        columns=Columns(arguments.text_column, arguments.label_column),
+        variants=tuple(name for name in arguments.variants.split(",") if name),
+        bound=Bound(arguments.agreement, arguments.drop),
+        training=Training(arguments.retrain, arguments.epochs, arguments.learning_rate, arguments.seed),
+        max_length=arguments.max_length,
+        cache=arguments.cache,
+        key=arguments.sign,
+        is_pickle_allowed=arguments.allow_pickle,
+        eval_limit=arguments.eval_limit,
+        display_names=dict(_display_names(path) for path in arguments.display_names),
+    )
+
+
+def _display_names(path: Path) -> tuple[str, dict[str, str]]:
+    """Read `labels.<locale>.json`."""
+    parts = path.name.split(".")
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a JSON object of label to name ({error!s:.80})") from error
+    if len(parts) < 3 or not isinstance(names, dict):
+        raise DataError(f"{path}: expected a file like labels.zh.json that maps labels to names")
+    return parts[-2], {str(label): str(name) for label, name in names.items()}

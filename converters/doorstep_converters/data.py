@@ -1,0 +1,221 @@
+"""Labelled texts in: CSV, TSV, JSON lines, gzipped or not, one file or a folder of splits."""
+
+import csv
+import gzip
+import hashlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doorstep.errors import DataError
+
+SPLITS = ("train", "dev", "test")
+_TEXT_COLUMNS = ("text", "sentence", "utterance", "review", "content", "query")
+_LABEL_COLUMNS = ("label", "intent", "category", "class", "target")
+_FORMATS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+_MAX_LINE = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled text."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Labelled texts in three splits that share no text.
+
+    Attributes:
+        name: from the file's or folder's name.
+        source: where it was read.
+        digest: sha256 over everything that was read.
+    """
+
+    name: str
+    source: Path
+    train: tuple[Row, ...]
+    dev: tuple[Row, ...]
+    test: tuple[Row, ...]
+    digest: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Every label, sorted; numbers in their numeric order."""
+        names = {row.label for split in (self.train, self.dev, self.test) for row in split}
+        if all(name.lstrip("-").isdigit() for name in names):
+            return sorted(names, key=int)
+        return sorted(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns to read; None takes the first usual name that is there."""
+
+    text: str | None = None
+    label: str | None = None
+    split: str = "split"
+
+
+def load_data(source: Path, columns: Columns | None = None) -> DataSet:
+    """Read a data set.
+
+    A file may have a column `split` (train, dev or validation, test); without one it is split 80/10/10 by the hash of
+    each text, within each label, so that adding rows moves no row. A folder holds one file a split.
+
+    Raises:
+        DataError: missing, unreadable, no text or label column, empty, not UTF-8, or fewer than two classes.
+    """
+    columns = columns or Columns()
+    if source.is_dir():
+        splits = {name: _read_file(path, columns, name) for name, path in _split_files(source).items()}
+        rows = [row for part in splits.values() for row in part]
+    elif source.is_file():
+        rows = _read_file(source, columns, "")
+    else:
+        raise DataError(f"{source}: no such file or folder")
+    if not rows:
+        raise DataError(f"{source}: expected labelled texts, got no rows")
+    parts = _assign(_distinct(rows))
+    name = source.name.split(".")[0] or "data"
+    train, dev, test = (tuple(parts[split]) for split in SPLITS)
+    data = DataSet(name, source, train, dev, test, _digest(rows))
+    _check(data)
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    text: str
+    label: str
+    split: str
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, stems in {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}.items():
+        for stem in stems:
+            for ending in _FORMATS:
+                path = folder / f"{stem}{ending}"
+                if path.is_file():
+                    found.setdefault(name, path)
+    if "train" not in found and "test" not in found:
+        raise DataError(f"{folder}: expected files like train.csv or test.jsonl.gz in it")
+    return found
+
+
+def _read_file(path: Path, columns: Columns, split: str) -> list[_Found]:
+    kind = next((ending for ending in _FORMATS if path.name.lower().endswith(ending)), None)
+    if kind is None:
+        raise DataError(f"{path}: expected one of {', '.join(_FORMATS)}")
+    opener: Callable[..., Any] = gzip.open if kind.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            records = (
+                _json_lines(file, path) if ".jsonl" in kind else _table(file, path, "\t" if "tsv" in kind else ",")
+            )
+            return [_found(record, path, number, columns, split) for number, record in enumerate(records, 1)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8, byte {error.start} is none; convert it: iconv -t utf-8") from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _table(file: Any, path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(_MAX_LINE)
+    reader = csv.DictReader(file, delimiter=delimiter)
+    if not reader.fieldnames:
+        raise DataError(f"{path}: expected a header line such as text,label; the file is empty")
+    yield from reader
+
+
+def _json_lines(file: Any, path: Path) -> Iterator[dict[str, Any]]:
+    number = 0
+    while line := file.readline(_MAX_LINE):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: expected one JSON object a line ({error!s:.80})") from error
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{number}: expected a JSON object, got {type(record).__name__}")
+        yield record
+
+
+def _found(record: dict[str, Any], path: Path, number: int, columns: Columns, split: str) -> _Found:
+    text = record.get(_column(record, columns.text, _TEXT_COLUMNS, "text", path))
+    label = record.get(_column(record, columns.label, _LABEL_COLUMNS, "label", path))
+    if not isinstance(text, str) or not isinstance(label, (str, int)):
+        raise DataError(f"{path}: row {number}: expected a text and a label, got {text!r:.40} and {label!r:.40}")
+    if not str(label).strip():
+        raise DataError(f"{path}: row {number}: the label is empty")
+    named = split or str(record.get(columns.split) or "")
+    named = {"validation": "dev", "valid": "dev", "val": "dev"}.get(named, named)
+    if named and named not in SPLITS:
+        raise DataError(f"{path}: row {number}: expected split train, dev or test, got {named!r}")
+    label = int(label) if isinstance(label, bool) else label
+    return _Found(text, str(label).strip(), named)
+
+
+def _column(record: dict[str, Any], wanted: str | None, usual: Sequence[str], what: str, path: Path) -> str:
+    if wanted is not None and wanted in record:
+        return wanted
+    if wanted is None:
+        for name in usual:
+            if name in record:
+                return name
+    names = ", ".join(str(name) for name in record)
+    raise DataError(f"{path}: expected a column {wanted or usual[0]!r}, got {names}; name it with --{what}-column")
+
+
+def _distinct(rows: Sequence[_Found]) -> list[_Found]:
+    """Drop repeated texts; the held-out split keeps its copy, so that nothing is trained on what is tested."""
+    rank = {"test": 0, "dev": 1, "": 2, "train": 3}
+    kept: dict[str, _Found] = {}
+    for row in sorted(rows, key=lambda row: rank[row.split]):
+        kept.setdefault(row.text, row)
+    return [row for row in rows if kept.get(row.text) is row]
+
+
+def _assign(rows: Sequence[_Found]) -> dict[str, list[Row]]:
+    parts: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    has_splits = any(row.split for row in rows)
+    for row in rows:
+        split = row.split or ("train" if has_splits else _split_by_hash(row))
+        parts[split].append(Row(row.text, row.label))
+    if has_splits and not parts["dev"]:
+        train, parts["train"] = parts["train"], []
+        for kept in train:
+            is_dev = int(hashlib.sha256(kept.text.encode()).hexdigest(), 16) % 10 == 0
+            parts["dev" if is_dev else "train"].append(kept)
+    return parts
+
+
+def _split_by_hash(row: _Found) -> str:
+    place = int(hashlib.sha256(f"{row.label}\n{row.text}".encode()).hexdigest(), 16) % 10
+    return "test" if place == 0 else "dev" if place == 1 else "train"
+
+
+def _check(data: DataSet) -> None:
+    counts = Counter(row.label for split in (data.train, data.dev, data.test) for row in split)
+    if len(counts) < 2:
+        raise DataError(f"{data.source}: expected two or more classes, got only {next(iter(counts))!r}")
+    if not (data.dev or data.test):
+        raise DataError(
+            f"{data.source}: {sum(counts.values())} rows are too few to hold some out; add rows, or a column 'split'"
+        )
+
+
+def _digest(rows: Sequence[_Found]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.text, row.label, row.split], ensure_ascii=False).encode(errors="surrogatepass"))
+    return digest.hexdigest()

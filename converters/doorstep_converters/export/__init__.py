@@ -1,0 +1,1 @@
+"""torch → engine formats, one file a format, by the ecosystem's own exporters."""

@@ -1,0 +1,63 @@
+"""torch → ONNX, then the graph optimisations of ONNX Runtime that hold on every CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+import torch
+
+from doorstep_converters.export.classifier import example_feeds, load_classifier
+from doorstep_converters.worker import Channel
+
+OPSET = 18  # the lowest that torch's exporter writes without a conversion; ONNX Runtime reads it since 1.14
+_NAMES = ["input_ids", "attention_mask"]
+
+
+def export(out: Path, channel: Channel, checkpoint: str, is_pickle_allowed: bool) -> dict[str, Any]:
+    """Write `model.onnx` in fp32 with any batch and any sequence length; a job of `stages`."""
+    classifier = load_classifier(Path(checkpoint), is_pickle_allowed)
+    channel.progress(0.2)
+    raw = out / "raw.onnx"
+    export_graph(classifier, raw)
+    channel.progress(0.8)
+    optimize(raw, out / "model.onnx")
+    raw.unlink()
+    return describe(out / "model.onnx")
+
+
+def export_graph(classifier: torch.nn.Module, path: Path) -> None:
+    """Export with torch's own exporter."""
+    feeds = example_feeds(2, 16, torch.long)
+    batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    axes = {0: batch, 1: sequence}
+    torch.onnx.export(
+        classifier,
+        (feeds["input_ids"], feeds["attention_mask"]),
+        path,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=_NAMES,
+        output_names=["logits"],
+        dynamic_shapes=(axes, axes),
+        external_data=False,
+        verbose=False,
+    )
+
+
+def optimize(source: Path, target: Path) -> None:
+    """Write `source` with ONNX Runtime's extended fusions; layouts that fit one CPU only are left to the device."""
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    settings.optimized_model_filepath = str(target)
+    settings.log_severity_level = 3
+    ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a manifest must say about an ONNX file."""
+    model = onnx.load(path, load_external_data=False)
+    opsets = {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
+    used = {node.domain or "ai.onnx" for node in model.graph.node}
+    shown = ", ".join(f"{name} {opsets[name]}" for name in sorted(used & opsets.keys()))
+    return {"opset": shown, "ir_version": model.ir_version}

@@ -1,0 +1,42 @@
+"""torch → TFLite with litert-torch: one file, one signature for each length, weights shared."""
+
+from pathlib import Path
+from typing import Any
+
+import litert_torch
+import torch
+
+from doorstep_converters.export.classifier import example_feeds, load_classifier
+from doorstep_converters.worker import Channel
+
+
+def buckets(max_length: int) -> list[int]:
+    """Return the lengths a text may be padded to: powers of two from 16, the longest exactly `max_length`."""
+    lengths = []
+    length = 16
+    while length < max_length:
+        lengths.append(length)
+        length *= 2
+    return [*lengths, max_length]
+
+
+def signature(batch: int, length: int) -> str:
+    """Return the name of the signature for one shape."""
+    return f"b{batch}_s{length}"
+
+
+def export(out: Path, channel: Channel, checkpoint: str, max_length: int, is_pickle_allowed: bool) -> dict[str, Any]:
+    """Write `model.tflite` in fp32; a job of `stages`."""
+    classifier = load_classifier(Path(checkpoint), is_pickle_allowed).eval()
+    channel.progress(0.2)
+    convert_graph(classifier, buckets(max_length), out / "model.tflite")
+    return {"signatures": ", ".join(signature(1, length) for length in buckets(max_length))}
+
+
+def convert_graph(classifier: torch.nn.Module, lengths: list[int], path: Path) -> None:
+    """Convert with litert-torch; text models do not convert with varying shapes."""
+    converter: Any = litert_torch
+    for length in lengths:
+        feeds = example_feeds(1, length, torch.int32)
+        converter = converter.signature(signature(1, length), classifier, sample_kwargs=feeds)
+    converter.convert().export(str(path))

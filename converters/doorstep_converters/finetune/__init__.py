@@ -1,0 +1,1 @@
+"""Fine-tuning: a checkpoint learns the user's labels."""

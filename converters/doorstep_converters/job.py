@@ -1,0 +1,95 @@
+"""What a convert is asked to do, and what came of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from doorstep.manifest import Manifest, Measured
+
+from doorstep_converters.data import Columns
+from doorstep_converters.parity import Bound, Parity
+from doorstep_converters.recipe import VariantPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a checkpoint without a fitting head is fine-tuned.
+
+    Attributes:
+        is_forced: give the checkpoint a new head even though it has one.
+        epochs: passes over the training data; None chooses by its size.
+    """
+
+    is_forced: bool = False
+    epochs: float | None = None
+    learning_rate: float = 1e-4
+    seed: int = 20261124
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One convert.
+
+    Attributes:
+        checkpoint: a folder, a hub id, or `package:NAME`.
+        target: a key of `targets.TARGETS`.
+        out: folder that gets `<name>.bundle`, its report and logs.
+        data: labelled texts; None where the checkpoint has a head and parity on built-in texts is enough.
+        name: of the bundle; None takes the data's or the checkpoint's.
+        variants: names of variants or runtimes to try; empty for all the target allows.
+        max_length: tokens a text keeps; None chooses from the data.
+        cache: kept stages; shared by all converts.
+        key: private key to sign with.
+        display_names: locale to label to the name people read.
+    """
+
+    checkpoint: str
+    target: str
+    out: Path
+    data: Path | None = None
+    name: str | None = None
+    version: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    variants: tuple[str, ...] = ()
+    bound: Bound = field(default_factory=Bound)
+    training: Training = field(default_factory=Training)
+    max_length: int | None = None
+    cache: Path = Path(".cache/doorstep")
+    key: Path | None = None
+    is_pickle_allowed: bool = False
+    eval_limit: int = 1000
+    display_names: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One variant that was tried: packed, or left out for `failure`."""
+
+    plan: VariantPlan
+    failure: str = ""
+    parity: Parity | None = None
+    measured: Measured | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a convert.
+
+    Attributes:
+        bundle: where it is; None where no variant survived.
+        candidates: every variant that was tried, in the target's order.
+        excluded: variant or runtime that was not tried, and why.
+        choices: target name to the variant a device of that kind would choose, and the rule.
+        stages: name to seconds, and whether it was kept from an earlier convert.
+        reference: latency of the checkpoint in PyTorch (`p50_ms`) and its size (`bytes`), where measured.
+    """
+
+    name: str
+    target: str
+    bundle: Path | None
+    manifest: Manifest | None
+    candidates: tuple[Candidate, ...]
+    excluded: dict[str, str]
+    choices: dict[str, str]
+    stages: dict[str, tuple[float, bool]]
+    provenance: dict[str, str]

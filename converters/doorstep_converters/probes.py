@@ -1,0 +1,46 @@
+"""Texts that tokenizers stumble over: what product data really holds. Part of every bundle's proof."""
+
+PROBES: tuple[str, ...] = (
+    "",
+    " ",
+    "Größe XL/XXL, ½ Preis – Straße vs. STRASSE ẞ",
+    'Size 10½ W, 5\' 11" tall; fits 3/4" pipe @ $12.99 (was $24.99!!)',
+    "SKU-00A1-99_x/7#B  EAN 4006381333931",
+    "&lt;b&gt;50&nbsp;% off&lt;/b&gt; &amp; free shipping &#8364;5",
+    "love it 😍😍👍🏽 ❤️ 👨‍👩‍👧‍👦 would buy again 🇩🇪",
+    "zero\u200bwidth\u200djoiner\ufeffand\u00adsoft-hyphen",
+    "tabs\tand\nnewlines\r\nand\x0bvertical\x00null",
+    "这个手机壳质量非常好，物流也很快，五星好评！",
+    "尺码偏小，建议拍大一号。客服态度差，退货麻烦！！！",
+    "ＦＵＬＬ　ｗｉｄｔｈ　１２３４５ ￥９９.００",
+    "日本語のレビュー：とても良い商品です。ｶﾀｶﾅ半角も",
+    "한국어 리뷰: 배송이 빨라요 ㅋㅋㅋ",
+    "مراجعة بالعربية: المنتج ممتاز",
+    "สินค้าคุณภาพดีมาก จัดส่งเร็ว",
+    "混合 mixed 中英文 iPhone15Pro Max 256GB 手机壳 case",
+    "naïve café résumé cafe\u0301 ﬁne ﬂow Ⅷ ㎏ ℃ ①",
+    "loooooooooooooooong goooooood " * 20,
+    "Donaudampfschifffahrtsgesellschaftskapitän" * 5,
+    "unbekannt\U0001fae8 \U00020000 rare planes \U0010ffff",
+    "ALL CAPS SHOUTING REVIEW!!!???...---***",
+    "a",
+    "[CLS] [SEP] <s> </s> <pad> [MASK] special tokens typed by a user",
+    "http://shop.example/p?id=1&x=%20 someone@example.com +49 (0)30 1234-567",
+    ("The parcel arrived late, the box was damaged and 包装破损 " * 250)[:10_000],
+)
+
+SENTENCES: tuple[str, ...] = (
+    "arrived in two days, love it",
+    "The zip broke after a week, I want my money back.",
+    "Does this come in blue, size 42?",
+    "where can I find oat milk",
+    "Runs small, order one size up.",
+    "Great value for the price, the fabric feels soft and the colour is as shown.",
+    "I was charged twice for the same order",
+    "质量一般，但是价格便宜，凑合用吧。",
+    "很满意的一次购物，下次还会再来。",
+    "还没收到货，已经三天没有更新物流信息了。",
+    "cancel my order please",
+    "Not what I expected. The picture shows two, only one was in the box.",
+)
+"""Ordinary sentences, the evaluation items of a convert without data."""

@@ -1,0 +1,1 @@
+"""Recipes applied by each engine's own quantizer, one file an engine."""

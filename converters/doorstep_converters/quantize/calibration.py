@@ -1,0 +1,27 @@
+"""Calibration data: feeds for activation ranges, taken from training texts, never from held-out ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from doorstep.tasks.text import TextEncoder
+from doorstep.tensors import Array, TensorSpec
+
+
+def write_calibration(path: Path, texts: list[str]) -> None:
+    """Keep calibration texts for the quantizers' processes."""
+    path.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+
+
+def read_feeds(path: Path, tokenizer: Path, max_length: int, dtype: str) -> list[dict[str, Array]]:
+    """Return one feed a calibration text, ids and mask [1, sequence] of `dtype`."""
+    specs = [TensorSpec(name, dtype, ("batch", "sequence")) for name in ("input_ids", "attention_mask")]
+    encoder = TextEncoder.from_bytes(tokenizer.read_bytes(), max_length, specs)
+    rows = encoder.encode(json.loads(path.read_text(encoding="utf-8")))
+    return [dict(encoder.collate([row])) for row in rows]
+
+
+def pad_feed(feed: dict[str, Array], length: int) -> dict[str, Array]:
+    """Return a feed padded to [1, length]."""
+    missing = length - feed["input_ids"].shape[1]
+    return {name: np.pad(array, ((0, 0), (0, missing))) for name, array in feed.items()}

@@ -1,0 +1,57 @@
+"""Recipes for LiteRT, by AI Edge Quantizer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+from ai_edge_quantizer import recipe as recipes
+from doorstep.errors import UsageError
+from doorstep.tensors import Array
+
+from doorstep_converters.export.tflite import buckets, signature
+from doorstep_converters.quantize.calibration import pad_feed, read_feeds
+from doorstep_converters.worker import Channel
+
+
+def quantize(
+    out: Path, channel: Channel, source: str, recipe: str, calibration: str, tokenizer: str, max_length: int
+) -> dict[str, Any]:
+    """Write `model.tflite` after `recipe`; a job of `stages`."""
+    worker = quantizer.Quantizer(source)
+    worker.load_quantization_recipe(_recipe(recipe))
+    ranges = None
+    if worker.need_calibration:
+        feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int32")
+        ranges = worker.calibrate(_by_signature(feeds, max_length), num_threads=2)
+        channel.progress(0.7)
+    worker.quantize(ranges).export_model(str(out / "model.tflite"), overwrite=True)
+    return {}
+
+
+def _recipe(name: str) -> Any:
+    if name == "weight_only_wfp16_afp32":
+        manager = recipe_manager.RecipeManager()
+        manager.add_quantization_config(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+            algorithm_key=recipes.AlgorithmName.FLOAT_CASTING,
+        )
+        return manager.get_quantization_recipe()
+    if name not in ("dynamic_wi8_afp32", "dynamic_wi4_afp32", "static_wi8_ai8"):
+        raise UsageError(f"recipe: LiteRT has no {name!r}")
+    return getattr(recipes, name)()
+
+
+def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, Iterator[dict[str, Array]]]:
+    """Give every signature every feed that fits it: each has activation ranges of its own."""
+    lengths = buckets(max_length)
+    return {
+        signature(1, length): iter([pad_feed(f, length) for f in feeds if f["input_ids"].shape[1] <= length])
+        for length in lengths
+    }

@@ -1,0 +1,137 @@
+"""The result of a convert: a table on the terminal, JSON for machines, an HTML page with pictures."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from doorstep.cli.output import mib, table
+from doorstep.files import write_atomic
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from doorstep_converters.job import Candidate, Report
+
+_FIGURES = (
+    ("bytes", "size (MiB)", 1 << 20),
+    ("p50_ms", "p50 (ms)", 1),
+    ("p95_ms", "p95 (ms)", 1),
+    ("agreement", "agreement", 1),
+    ("peak_rss_mib", "peak RSS (MiB)", 1),
+    ("cold_start_ms", "cold start (ms)", 1),
+)
+_COLOURS = {"onnx": "#2b6cb0", "openvino": "#6b46c1", "tflite": "#c05621"}
+
+
+def summary(report: Report) -> str:
+    """Return the table for the terminal."""
+    columns = (
+        "variant",
+        "size",
+        "agreement",
+        "max error",
+        "accuracy",
+        "p50 ms",
+        "p95 ms",
+        "cold ms",
+        "RSS MiB",
+        "verdict",
+    )
+    rows = [_row(candidate) for candidate in report.candidates]
+    lines = [table(columns, rows), ""]
+    lines += [f"not tried  {name}: {reason}" for name, reason in report.excluded.items()]
+    for kind, choice in report.choices.items():
+        lines.append(f"{kind:<27} would choose {choice}")
+    if report.bundle:
+        lines.append(f"bundle  {report.bundle}")
+    return "\n".join(lines)
+
+
+def to_plain(report: Report) -> dict[str, Any]:
+    """Return the report as plain data."""
+    return {
+        "name": report.name,
+        "target": report.target,
+        "bundle": str(report.bundle) if report.bundle else None,
+        "candidates": [
+            {
+                "variant": candidate.plan.name,
+                "recipe": candidate.plan.recipe,
+                "is_packed": not candidate.failure,
+                "reason": candidate.failure,
+                "parity": asdict(candidate.parity) if candidate.parity else None,
+                "measured": asdict(candidate.measured) if candidate.measured else None,
+                "seconds": round(candidate.seconds, 1),
+            }
+            for candidate in report.candidates
+        ],
+        "excluded": report.excluded,
+        "choices": report.choices,
+        "stages": {name: {"seconds": round(s, 1), "is_kept": kept} for name, (s, kept) in report.stages.items()},
+        "provenance": report.provenance,
+    }
+
+
+def write_report(report: Report, out: Path) -> Path:
+    """Write `<name>.report.html` and `.json`; return the page."""
+    plain = to_plain(report)
+    data = json.dumps(plain, ensure_ascii=False, indent=2).encode()
+    write_atomic(out / f"{report.name}.report.json", data + b"\n")
+    environment = Environment(loader=PackageLoader("doorstep_converters", "templates"), autoescape=True)
+    page = environment.get_template("report.html").render(
+        report=report, rows=[_row(candidate) for candidate in report.candidates], pictures=_pictures(report)
+    )
+    path = out / f"{report.name}.report.html"
+    write_atomic(path, page.encode())
+    return path
+
+
+def _row(candidate: Candidate) -> list[object]:
+    parity, m = candidate.parity, candidate.measured
+    verdict = "packed" if not candidate.failure else f"left out: {candidate.failure[:120]}"
+    if m is None or parity is None:
+        figures: list[object] = [
+            None,
+            parity and parity.agreement,
+            parity and parity.max_abs_error,
+            parity and parity.accuracy,
+        ]
+        return [candidate.plan.name, *figures, None, None, None, None, verdict]
+    return [
+        candidate.plan.name, mib(m.bytes), f"{parity.agreement:.4f}", f"{parity.max_abs_error:.4f}",
+        None if m.accuracy is None else f"{m.accuracy:.4f}", f"{m.p50_ms:.2f}", f"{m.p95_ms:.2f}",
+        f"{m.cold_start_ms:.0f}", f"{m.peak_rss_mib:.0f}", verdict,
+    ]  # fmt: skip
+
+
+def _pictures(report: Report) -> list[Markup]:
+    packed = [candidate for candidate in report.candidates if candidate.measured]
+    return [_bars(packed, *figure) for figure in _FIGURES] if packed else []
+
+
+def _bars(packed: list[Candidate], name: str, title: str, unit: float) -> Markup:
+    """Draw one bar a variant as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 0.6 + 0.32 * len(packed)), layout="constrained")
+    axes = figure.subplots()
+    names = [candidate.plan.name for candidate in packed]
+    values = [float(getattr(candidate.measured, name) or 0) / unit for candidate in packed]
+    bars = axes.barh(names, values, color=[_COLOURS.get(candidate.plan.runtime, "#4a5568") for candidate in packed])
+    axes.bar_label(bars, fmt="{:.4f}" if name == "agreement" else "{:.1f}", padding=3, fontsize=8)
+    if name == "agreement":
+        axes.set_xlim(min(0.98, *values) - 0.002, 1.002)
+    else:
+        axes.set_xlim(0, max(values) * 1.18)
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return Markup(svg[svg.index("<svg") :])  # noqa: S704 -- drawn here, from numbers and variant names

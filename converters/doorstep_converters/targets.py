@@ -1,0 +1,71 @@
+"""Targets: kinds of devices, the variants worth trying for each, and why others are not."""
+
+from dataclasses import dataclass
+
+from doorstep.errors import UsageError
+
+from doorstep_converters.recipe import VariantPlan
+
+_ONNX = ("none", "weight_only_wfp16_afp32", "weight_only_wi4_afp32", "dynamic_wi8_afp32", "static_wi8_ai8")
+_OPENVINO = ("weight_only_wfp16_afp32", "weight_only_wi8_afp32", "weight_only_wi4_afp32", "static_wi8_ai8")
+_TFLITE = ("weight_only_wfp16_afp32", "dynamic_wi4_afp32", "dynamic_wi8_afp32", "static_wi8_ai8")
+
+_OPENVINO_ARM = "OpenVINO on ARM computes int8 in fp16 or fails to compile it, at the speed of fp32 or less"
+_INT4_ARMV7 = "tflite-runtime 2.14, the engine for 32-bit ARM, has no int4"
+_NO_WHEEL = "has no wheel for 32-bit ARM"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A kind of device.
+
+    Attributes:
+        arch: what the kernel calls it (`uname -m`).
+        plans: variants to try, in the order they are shown.
+        excluded: variant name or runtime to the reason why it is not tried.
+        is_host_like: whether latency measured on an x86-64 host says something about it.
+    """
+
+    name: str
+    arch: str
+    plans: tuple[VariantPlan, ...]
+    excluded: dict[str, str]
+
+    @property
+    def is_host_like(self) -> bool:
+        return self.arch == "x86_64"
+
+
+def _plans(**recipes: tuple[str, ...]) -> tuple[VariantPlan, ...]:
+    return tuple(VariantPlan(runtime, recipe) for runtime, names in recipes.items() for recipe in names)
+
+
+_X86 = _plans(onnx=_ONNX, openvino=_OPENVINO, tflite=_TFLITE)
+_ARM64 = _plans(onnx=_ONNX, openvino=("weight_only_wfp16_afp32",), tflite=_TFLITE)
+_ARM64_EXCLUDED = dict.fromkeys(
+    ("openvino-int8-weights", "openvino-int4-weights", "openvino-int8-static"), _OPENVINO_ARM
+)
+_ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "dynamic_wi8_afp32"))
+_ARMV7_EXCLUDED = {"onnx": f"ONNX Runtime {_NO_WHEEL}", "openvino": f"OpenVINO {_NO_WHEEL}"}
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("x86-64", "x86_64", _X86, {}),
+        Target("x86-64-vnni", "x86_64", _X86, {}),
+        Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED),
+        Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED),
+        Target("armv7", "armv7l", _ARMV7, {**_ARMV7_EXCLUDED, "tflite-int4": _INT4_ARMV7}),
+    )
+}
+
+
+def find_target(name: str) -> Target:
+    """Return the target called `name`.
+
+    Raises:
+        UsageError: there is none; the message lists the known.
+    """
+    if name not in TARGETS:
+        raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
+    return TARGETS[name]

@@ -1,0 +1,251 @@
+"""Every variant a target allows: made, proven and measured, each step in a process of its own."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from doorstep.device import Device
+from doorstep.errors import ConversionError
+from doorstep.manifest import Board, Measured
+from doorstep.tensors import Array
+
+from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.evaluation import Evaluation, write_texts
+from doorstep_converters.job import Candidate
+from doorstep_converters.pack import Contents, empty_head, fill_bundle, no_golden, text_variant
+from doorstep_converters.parity import Bound, Parity, compare
+from doorstep_converters.probes import PROBES
+from doorstep_converters.progress import Watch
+from doorstep_converters.quantize.calibration import write_calibration
+from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
+from doorstep_converters.stages import Output, Stage, StageRunner
+
+_BASES = {"onnx": "onnx", "openvino": "onnx", "tflite": "tflite"}
+_ENTRY = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite"}
+_TIMED_LENGTH = 64  # tokens of the text that latency is measured on, where the bundle reads that many
+_ROOM_LOSSY, _ROOM_EXACT = 0.05, 0.01  # added to a tolerance for the rounding of other CPUs
+
+
+@dataclass(slots=True)
+class Trial:
+    """What all variants of one convert share, and what was found of each.
+
+    Attributes:
+        options: the task's options, `max_length` decided.
+        expected: the checkpoint's probabilities [items, classes] float32.
+    """
+
+    checkpoint: Checkpoint
+    evaluation: Evaluation
+    options: dict[str, Any]
+    reference: Output
+    texts: Path
+    expected: Array
+    artifacts: dict[str, Output] = field(default_factory=dict)
+    answered: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.reference.folder / "tokenizer.json"
+
+    def artifact(self, plan: VariantPlan) -> Path:
+        """Return the folder with the variant's files."""
+        return self.artifacts[plan.name].folder
+
+    def answers(self, plan: VariantPlan) -> Array:
+        """Return the variant's probabilities [items, classes] float32."""
+        return self.answered[plan.name]
+
+    def parity(self, plan: VariantPlan) -> Parity:
+        """Compare a variant with the checkpoint on the held-out items; probes have no truth and count for nothing."""
+        start = len(PROBES) if self.evaluation.truth else 0
+        truth = self.evaluation.truth or None
+        return compare(self.expected[start:], self.answers(plan)[start:], truth)
+
+    def final(self, plan: VariantPlan) -> Parity:
+        """The same on the split for final figures alone."""
+        start = self.evaluation.final
+        truth = self.evaluation.truth[start - len(PROBES) :] if self.evaluation.truth else None
+        return compare(self.expected[start:], self.answers(plan)[start:], truth)
+
+    def tolerances(self, survivors: Sequence[Candidate], places: Sequence[int]) -> dict[str, float]:
+        """Return each variant's largest error on the golden examples, with room for other CPUs."""
+        chosen = list(places)
+        return {
+            c.plan.name: round(
+                1.5 * float(np.abs(self.expected[chosen] - self.answers(c.plan)[chosen]).max())
+                + (_ROOM_LOSSY if c.plan.is_lossy else _ROOM_EXACT),
+                4,
+            )
+            for c in survivors
+        }
+
+
+class Workbench:
+    """Runs the stages of one convert."""
+
+    def __init__(self, runner: StageRunner, work: Path, watch: Watch, device: Device, is_pickle_allowed: bool) -> None:
+        self.work = work
+        self.cores = device.cores
+        self.stages: dict[str, tuple[float, bool]] = {}
+        self._runner = runner
+        self._watch = watch
+        self._device = device
+        self._is_pickle_allowed = is_pickle_allowed
+
+    def run(self, stage: Stage, threads: int) -> Output:
+        """Run one stage and show it."""
+        start = time.monotonic()
+        with self._watch.stage(stage.name) as report:
+            output = self._runner.run(stage, report, threads)
+            self._watch.done(stage.name, output.is_cached)
+        self.stages[stage.name] = (time.monotonic() - start, output.is_cached)
+        return output
+
+    def prepare(self, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any]) -> Trial:
+        """Ask the checkpoint itself for every answer."""
+        texts = write_texts(self.work / "texts.json", evaluation.items)
+        samples = write_texts(self.work / "samples.json", evaluation.length_samples)
+        write_calibration(self.work / "calibration.json", list(evaluation.calibration))
+        arguments = {
+            "checkpoint": str(checkpoint.folder.resolve()),
+            "texts": str(texts),
+            "length_texts": str(samples),
+            "limit": checkpoint.max_length,
+            "max_length": options.get("max_length"),
+            "is_multi_label": checkpoint.is_multi_label,
+            "is_pickle_allowed": self._is_pickle_allowed,
+        }
+        inputs = (checkpoint.digest, evaluation.digest)
+        reference = self.run(Stage("reference", "doorstep_converters.reference:answer", arguments, inputs), self.cores)
+        options = {**options, "max_length": reference.result["max_length"]}
+        expected = np.load(reference.folder / "probabilities.npy", allow_pickle=False)
+        return Trial(checkpoint, evaluation, options, reference, texts, expected)
+
+    def try_all(self, trial: Trial, plans: Sequence[VariantPlan], bound: Bound) -> list[Candidate]:
+        """Make and prove every variant, as many at a time as there are cores."""
+        with ThreadPoolExecutor(self.cores) as pool:
+            try:
+                needed = {_BASES[plan.runtime]: None for plan in plans}
+                bases = {base: pool.submit(self._export, trial, base) for base in needed}
+                for future in bases.values():
+                    future.exception()  # all bases first: a variant that waited would hold a worker
+                if any(plan.runtime == "openvino" for plan in plans):
+                    bases["openvino"] = pool.submit(self._export_openvino, trial, bases["onnx"])
+                    bases["openvino"].exception()
+                tried = [pool.submit(self._try, trial, plan, bases, bound) for plan in plans]
+                return [future.result() for future in tried]
+            except BaseException:
+                self._runner.close()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def measure(self, trial: Trial, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Measure the survivors one after the other, alone on the machine."""
+        return [c if c.failure else self._measure(trial, c) for c in candidates]
+
+    def _export(self, trial: Trial, base: str) -> Output:
+        arguments: dict[str, Any] = {
+            "checkpoint": str(trial.checkpoint.folder.resolve()),
+            "is_pickle_allowed": self._is_pickle_allowed,
+        }
+        if base == "tflite":
+            arguments["max_length"] = trial.options["max_length"]
+        stage = Stage(
+            f"export-{base}", f"doorstep_converters.export.{base}:export", arguments, (trial.checkpoint.digest,)
+        )
+        return self.run(stage, threads=1)
+
+    def _export_openvino(self, trial: Trial, onnx: "Future[Output]") -> Output:
+        source = onnx.result()
+        arguments = {"source": str(source.folder / _ENTRY["onnx"])}
+        return self.run(
+            Stage("export-openvino", "doorstep_converters.export.openvino:export", arguments, (source.digest,)), 1
+        )
+
+    def _try(self, trial: Trial, plan: VariantPlan, bases: "dict[str, Future[Output]]", bound: Bound) -> Candidate:
+        start = time.monotonic()
+        try:
+            base = bases[plan.runtime].result()
+            trial.artifacts[plan.name] = self._quantize(trial, plan, base)
+            self._answer(trial, plan)
+        except ConversionError as error:
+            return Candidate(plan, failure=str(error), seconds=time.monotonic() - start)
+        parity = trial.parity(plan)
+        return Candidate(plan, parity.failure(bound), parity, seconds=time.monotonic() - start)
+
+    def _quantize(self, trial: Trial, plan: VariantPlan, base: Output) -> Output:
+        arguments = {
+            "source": str(base.folder / _ENTRY[plan.runtime]),
+            "recipe": plan.recipe,
+            "calibration": str(self.work / "calibration.json"),
+            "tokenizer": str(trial.tokenizer),
+            "max_length": trial.options["max_length"],
+        }
+        inputs = [base.digest]
+        if plan.recipe in NEEDS_CALIBRATION:
+            inputs += [trial.evaluation.digest, trial.reference.digest]
+        job = f"doorstep_converters.quantize.{plan.runtime}:quantize"
+        return self.run(Stage(f"quantize-{plan.name}", job, arguments, tuple(inputs)), threads=1)
+
+    def _answer(self, trial: Trial, plan: VariantPlan) -> None:
+        inputs = (
+            trial.artifacts[plan.name].digest,
+            trial.reference.digest,
+            trial.evaluation.digest,
+            str(trial.options),
+        )
+        arguments = {"bundle": str(self._provisional(trial, plan)), "variant": plan.name, "texts": str(trial.texts)}
+        output = self.run(
+            Stage(f"parity-{plan.name}", "doorstep_converters.parity:answer", arguments, inputs), threads=1
+        )
+        trial.answered[plan.name] = np.load(output.folder / "probabilities.npy", allow_pickle=False)
+
+    def _provisional(self, trial: Trial, plan: VariantPlan) -> Path:
+        """Return a bundle of one variant, good for being loaded as a device loads it."""
+        folder = self.work / f"{plan.name}.bundle"
+        if not folder.exists():
+            folder.mkdir()
+            head = empty_head(plan.name, "text-classification", trial.options, (text_variant(plan),))
+            contents = Contents(
+                head, {"tokenizer.json": trial.tokenizer}, {plan.name: trial.artifact(plan)}, {}, no_golden()
+            )
+            fill_bundle(folder, contents, is_linked=True)
+        return folder
+
+    def _measure(self, trial: Trial, candidate: Candidate) -> Candidate:
+        plan = candidate.plan
+        length = min(_TIMED_LENGTH, trial.options["max_length"])
+        item = " ".join(text for text in trial.evaluation.items[len(PROBES) :])[:4000]
+        board = Board(self._device.arch, self._device.cpu, tuple(sorted(self._device.features)))
+        inputs = (trial.artifacts[plan.name].digest, str(trial.options), str(asdict(board)))
+        arguments = {
+            "bundle": str(self._provisional(trial, plan)),
+            "variant": plan.name,
+            "item": item,
+            "max_length": length,
+        }
+        output = self.run(
+            Stage(f"measure-{plan.name}", "doorstep_converters.timing:answer", arguments, inputs), threads=1
+        )
+        final = trial.final(plan)
+        assert candidate.parity is not None  # noqa: S101 -- survivors have one
+        measured = Measured(
+            bytes=sum(path.stat().st_size for path in trial.artifact(plan).iterdir() if path.name != "stage.json"),
+            examples=candidate.parity.examples,
+            agreement=round(candidate.parity.agreement, 5),
+            max_abs_error=round(candidate.parity.max_abs_error, 5),
+            accuracy=None if final.accuracy is None else round(final.accuracy, 5),
+            macro_f1=None if final.macro_f1 is None else round(final.macro_f1, 5),
+            sequence=length,
+            board=board,
+            **{
+                name: round(float(output.result[name]), 3)
+                for name in ("p50_ms", "p95_ms", "cold_start_ms", "peak_rss_mib")
+            },
+        )
+        return Candidate(plan, "", candidate.parity, measured, candidate.seconds)

@@ -1,0 +1,65 @@
+"""Any batch and any length over an engine that has only a few fixed shapes: which shape, how padded, how split."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from doorstep.errors import EngineError
+from doorstep.tensors import Array, TensorSpec
+
+Shape = dict[str, int]
+"""Axis name to length, for every axis that varies."""
+
+
+def varying_axes(specs: Sequence[TensorSpec]) -> dict[str, tuple[str, int]]:
+    """Map each varying axis to (input name, place of the axis) where its length can be read."""
+    axes: dict[str, tuple[str, int]] = {}
+    for spec in specs:
+        for place, axis in enumerate(spec.shape):
+            if isinstance(axis, str):
+                axes.setdefault(axis, (spec.name, place))
+    return axes
+
+
+def plan_batches(shapes: Mapping[str, Shape], wanted: Shape) -> Iterator[tuple[int, str]]:
+    """Yield (first row, shape's key) until every row of the batch is covered.
+
+    Raises:
+        EngineError: an axis is longer than every shape.
+    """
+    start, rows = 0, wanted.get("batch", 1)
+    while start < rows:
+        key = choose_shape(shapes, {**wanted, "batch": rows - start} if "batch" in wanted else wanted)
+        yield start, key
+        start += shapes[key].get("batch", 1)
+
+
+def choose_shape(shapes: Mapping[str, Shape], wanted: Shape) -> str:
+    """Return the key of the shape that covers `wanted` with the least work; only the batch may be split.
+
+    Work is counted as elements computed for each row that was wanted.
+
+    Raises:
+        EngineError: an axis is longer than every shape.
+    """
+    best, least = "", float("inf")
+    for key, shape in shapes.items():
+        if any(shape[axis] < length for axis, length in wanted.items() if axis != "batch"):
+            continue
+        rows = shape.get("batch", 1)
+        work = float(np.prod([length for axis, length in shape.items() if axis != "batch"]))
+        work *= rows / min(rows, wanted.get("batch", 1))
+        if work < least or (work == least and rows > shapes[best].get("batch", 1)):
+            best, least = key, work
+    if not best:
+        longest = {axis: max(shape[axis] for shape in shapes.values()) for axis in wanted}
+        raise EngineError(f"feeds: expected axes of at most {longest}, got {wanted}")
+    return best
+
+
+def fill(array: Array, shape: tuple[int, ...], pad: int) -> Array:
+    """Return `array` in the corner of an array of `shape`, the rest filled with `pad`."""
+    if array.shape == shape:
+        return array
+    filled = np.full(shape, pad, array.dtype)
+    filled[tuple(slice(0, length) for length in array.shape)] = array
+    return filled

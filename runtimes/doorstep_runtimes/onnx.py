@@ -1,0 +1,83 @@
+"""ONNX Runtime."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnxruntime as ort
+from doorstep.errors import EngineError
+from doorstep.session import Graph, SessionOptions
+from doorstep.tensors import Feeds, Fetches, TensorSpec
+
+_Failure = (
+    ort.capi.onnxruntime_pybind11_state.Fail,
+    ort.capi.onnxruntime_pybind11_state.InvalidArgument,
+    ort.capi.onnxruntime_pybind11_state.InvalidGraph,
+    ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+    ort.capi.onnxruntime_pybind11_state.NoSuchFile,
+    ort.capi.onnxruntime_pybind11_state.NotImplemented,
+    ort.capi.onnxruntime_pybind11_state.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+
+
+def open_graph(graph: Graph, options: SessionOptions) -> "OnnxSession":
+    """Open an `.onnx` or `.ort` file.
+
+    `engine_options`: attributes of `onnxruntime.SessionOptions`; `config` holds its string entries and
+    `providers` the execution providers.
+
+    Raises:
+        EngineError: ONNX Runtime refuses the file or an option.
+    """
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    raw = dict(options.engine_options)
+    providers = raw.pop("providers", ["CPUExecutionProvider"])
+    for key, value in raw.pop("config", {}).items():
+        settings.add_session_config_entry(key, str(value))
+    for key, value in raw.items():
+        if not hasattr(settings, key):
+            raise EngineError(f"onnxruntime: SessionOptions has no attribute {key!r}")
+        setattr(settings, key, value)
+    try:
+        session = ort.InferenceSession(str(graph.path), settings, providers=providers)
+    except _Failure as error:
+        raise EngineError(f"{graph.path}: ONNX Runtime cannot open it ({error!s:.300})") from error
+    return OnnxSession(session, graph)
+
+
+class OnnxSession:
+    """A model in ONNX Runtime; any batch and any length."""
+
+    def __init__(self, session: Any, graph: Graph) -> None:
+        self._session = session
+        self._inputs = graph.inputs
+        self._outputs = graph.outputs
+        self._sources = {spec.name: spec.source or spec.name for spec in graph.inputs}
+        self._fetch = [spec.source or spec.name for spec in graph.outputs]
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._outputs
+
+    def run(self, feeds: Feeds) -> Fetches:
+        if self._session is None:
+            raise EngineError("the session is closed")
+        try:
+            named = {source: feeds[name] for name, source in self._sources.items()}
+            arrays = self._session.run(self._fetch, named)
+        except KeyError as error:
+            raise EngineError(f"feeds: {error} is missing") from error
+        except _Failure as error:
+            raise EngineError(f"ONNX Runtime failed: {error!s:.300}") from error
+        return {spec.name: array for spec, array in zip(self._outputs, arrays, strict=True)}
+
+    def close(self) -> None:
+        self._session = None

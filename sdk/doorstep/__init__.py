@@ -1,0 +1,51 @@
+"""doorstep: the last metre of machine learning.
+
+    from doorstep import Predictor
+
+    with Predictor.load("dist/reviews.bundle") as predictor:
+        predictor.predict("arrived in two days, love it")
+
+Importing this package loads no engine, no tokenizer, and nothing that needs more than NumPy.
+"""
+
+from doorstep.errors import (
+    BundleError,
+    ConversionError,
+    DoorstepError,
+    EngineError,
+    FormatError,
+    IncompatibleError,
+    InputError,
+    IntegrityError,
+    MissingExtraError,
+    SignatureError,
+    UsageError,
+)
+from doorstep.predictor import LoadOptions, Predictor
+from doorstep.results import Classification, Label, Tensors
+from doorstep.selection import Why
+from doorstep.signing import TrustKey
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BundleError",
+    "Classification",
+    "ConversionError",
+    "DoorstepError",
+    "EngineError",
+    "FormatError",
+    "IncompatibleError",
+    "InputError",
+    "IntegrityError",
+    "Label",
+    "LoadOptions",
+    "MissingExtraError",
+    "Predictor",
+    "SignatureError",
+    "Tensors",
+    "TrustKey",
+    "UsageError",
+    "Why",
+    "__version__",
+]

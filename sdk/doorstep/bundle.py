@@ -1,0 +1,198 @@
+"""A bundle on disk: `Bundle.open` verifies, `seal` writes.
+
+Nothing of a bundle is parsed before its size and sha256 were compared with the manifest, and the manifest's own
+bytes before their signature was (where a trust key is configured).
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from doorstep import manifest as manifests
+from doorstep.errors import BundleError, IntegrityError
+from doorstep.manifest import FileEntry, Manifest, Variant
+from doorstep.signing import TrustKey, verify_envelope
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig.json"
+MAX_SHARED_BYTES = 256 << 20
+_MAX_SIGNATURE_BYTES = 2 * manifests.MAX_MANIFEST_BYTES
+_CHUNK = 1 << 20
+
+
+class Bundle:
+    """A verified bundle folder. Made by `Bundle.open`."""
+
+    def __init__(self, folder: Path, manifest: Manifest, digest: str, signer: str | None) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.digest = digest
+        """sha256 of the manifest's bytes: the identity of everything in the bundle."""
+        self.signer = signer
+        """Key id of the trusted key that signed the manifest; None where no trust key is configured."""
+        self._entries = {entry.path: entry for entry in manifest.files}
+        self._verified: set[str] = set()
+
+    @classmethod
+    def open(cls, folder: str | Path, *, trust: TrustKey | None = None, is_lazy: bool = False) -> "Bundle":
+        """Open a bundle folder and verify it.
+
+        Args:
+            folder: the bundle. It may itself be a link; nothing inside it may.
+            trust: with a key, an unsigned or wrongly signed bundle is refused.
+            is_lazy: verify the digest of a file when it is first asked for, instead of all of them now.
+                Sizes, links and unlisted files are checked at once either way.
+
+        Raises:
+            BundleError: no such folder, or no bundle; FormatError, IntegrityError, SignatureError: see there.
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            hint = "; unpack it with: doorstep unpack" if root.is_file() else ""
+            raise BundleError(f"{root}: expected a bundle folder, got {_describe(root)}{hint}")
+        if not (root / MANIFEST).is_file():
+            raise BundleError(f"{root}: no {MANIFEST} in it, so this is no bundle")
+        data = _read_bounded(root / MANIFEST, manifests.MAX_MANIFEST_BYTES)
+        signer = None
+        if trust is not None:
+            signer = verify_envelope(_read_signature(root), data, trust)
+        bundle = cls(root, manifests.decode(data), hashlib.sha256(data).hexdigest(), signer)
+        bundle._check_tree()
+        if not is_lazy:
+            bundle.verify(path for path in bundle._entries if (root / path).exists())
+        return bundle
+
+    def verify(self, paths: Iterable[str]) -> None:
+        """Compare the bytes of `paths` with their digests.
+
+        Raises:
+            IntegrityError: a file is missing or altered.
+        """
+        for path in paths:
+            self.file(path)
+
+    def file(self, path: str) -> Path:
+        """Return the place of a listed file whose bytes have been verified.
+
+        Raises:
+            IntegrityError: not listed, missing, or altered.
+        """
+        entry = self._entry(path)
+        if path not in self._verified:
+            with _open_regular(self.folder / path) as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            _compare(entry, digest.hexdigest())
+            self._verified.add(path)
+        return self.folder / path
+
+    def read(self, path: str) -> bytes:
+        """Return the verified bytes of a listed file of at most `MAX_SHARED_BYTES`.
+
+        Raises:
+            IntegrityError: not listed, missing, altered, or too large to be held in memory.
+        """
+        entry = self._entry(path)
+        data = _read_bounded(self.folder / path, MAX_SHARED_BYTES)
+        _compare(entry, hashlib.sha256(data).hexdigest())
+        return data
+
+    def has(self, variant: Variant) -> bool:
+        """Tell whether all files of `variant` are on this device."""
+        return all((self.folder / path).exists() for path in variant.files)
+
+    def _entry(self, path: str) -> FileEntry:
+        if path not in self._entries:
+            raise IntegrityError(f"{path}: not listed in {self.folder / MANIFEST}")
+        return self._entries[path]
+
+    def _check_tree(self) -> None:
+        """Refuse links, unlisted files, wrong sizes, and missing files unless a whole variant is absent."""
+        found = dict(_walk(self.folder))
+        found.pop(MANIFEST, None)
+        found.pop(SIGNATURE, None)
+        if extra := sorted(found.keys() - self._entries.keys()):
+            raise IntegrityError(f"{self.folder}: {extra[0]} is not listed in the manifest; remove it")
+        for path, size in found.items():
+            if size != self._entries[path].size:
+                raise IntegrityError(f"{path}: expected {self._entries[path].size} bytes, got {size}")
+        absent = self._entries.keys() - found.keys()
+        for variant in self.manifest.variants:
+            if absent.issuperset(variant.files):
+                absent = absent - set(variant.files)
+        if absent:
+            raise IntegrityError(f"{self.folder}: {min(absent)} is missing; fetch the bundle again")
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """List every file of `folder` in the manifest and write it there; returns the manifest with its files.
+
+    The caller builds `folder` aside (`files.folder_aside`), so that a half-made bundle is never seen.
+    """
+    entries = []
+    for path, size in sorted(_walk(folder)):
+        manifests.check_path(path)
+        with open(folder / path, "rb") as file:
+            entries.append(FileEntry(path, size, hashlib.file_digest(file, "sha256").hexdigest()))
+    sealed = replace(manifest, files=tuple(entries))
+    data = manifests.encode(sealed)
+    manifests.decode(data)
+    (folder / MANIFEST).write_bytes(data)
+    return sealed
+
+
+def _walk(root: Path) -> Iterable[tuple[str, int]]:
+    """Yield (relative path, size) of every regular file; anything else is refused."""
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(root / prefix) as entries:
+            for entry in entries:
+                path = prefix + entry.name
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(path + "/")
+                elif stat.S_ISREG(status.st_mode):
+                    yield path, status.st_size
+                else:
+                    raise IntegrityError(f"{root / path}: expected a regular file, got a link or a device")
+
+
+def _read_signature(root: Path) -> bytes | None:
+    path = root / SIGNATURE
+    return _read_bounded(path, _MAX_SIGNATURE_BYTES) if path.exists() else None
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    with _open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise IntegrityError(f"{path}: expected at most {limit} bytes, got more")
+    return data
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise IntegrityError(f"{path}: cannot be read ({error.strerror}); fetch the bundle again") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{path}: expected a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def _compare(entry: FileEntry, digest: str) -> None:
+    if digest != entry.sha256:
+        raise IntegrityError(
+            f"{entry.path}: expected sha256 {entry.sha256[:12]}…, got {digest[:12]}…; fetch the bundle again"
+        )
+
+
+def _describe(path: Path) -> str:
+    return "a single file" if path.is_file() else "nothing there"

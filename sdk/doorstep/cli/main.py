@@ -1,0 +1,77 @@
+"""The command line: find the verb, import only its module, turn known errors into one line."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from doorstep import __version__
+from doorstep.errors import DoorstepError, MissingExtraError
+
+_WORKSHOP = "doorstep_converters"
+
+VERBS: dict[str, tuple[str, str]] = {
+    "convert": ("doorstep_converters.cli.convert", "checkpoint → bundle, every step of the way"),
+    "adopt": ("doorstep_converters.cli.adopt", "an exported .onnx, .tflite or OpenVINO file → bundle"),
+    "predict": ("doorstep.cli.predict", "answer items with a bundle"),
+    "inspect": ("doorstep.cli.inspect", "show what is in a bundle"),
+    "verify": ("doorstep.cli.verify", "compare a bundle with its digests and signature"),
+    "doctor": ("doorstep.cli.doctor", "what this device is, and what would be chosen on it"),
+    "keygen": ("doorstep.cli.keygen", "make a pair of signing keys"),
+    "sign": ("doorstep.cli.sign", "sign a bundle"),
+    "pack": ("doorstep.cli.pack", "bundle folder → single file"),
+    "unpack": ("doorstep.cli.unpack", "single file → bundle folder"),
+}
+"""Verb to (module, summary)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for a known error, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments[0] if arguments else "")
+    try:
+        parsed = parser.parse_args(arguments)
+        if not hasattr(parsed, "run"):
+            parser.print_help()
+            return 2
+        return int(parsed.run(parsed))
+    except DoorstepError as error:
+        print(f"doorstep: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"doorstep: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("doorstep: interrupted; nothing half-made is left behind", file=sys.stderr)
+        return 130
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="doorstep", description="The last metre of machine learning.")
+    parser.add_argument("--version", action="version", version=f"doorstep {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="<verb>")
+    for name, (module, summary) in VERBS.items():
+        subparser = verbs.add_parser(name, help=summary, description=summary)
+        if name == verb:
+            loaded = _import(module)
+            loaded.add_arguments(subparser)
+            subparser.set_defaults(run=loaded.run)
+    return parser
+
+
+def _import(module: str):  # type: ignore[no-untyped-def]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not module.startswith(_WORKSHOP) or (error.name or "").startswith("doorstep."):
+            raise
+        print(f"doorstep: {MissingExtraError.of(error.name or _WORKSHOP, 'convert')}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

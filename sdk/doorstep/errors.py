@@ -1,0 +1,80 @@
+"""The errors doorstep raises, one leaf for each thing a caller can do about it.
+
+    DoorstepError
+    ├── BundleError               the bundle cannot be used as it is
+    │   ├── FormatError           the manifest is malformed, too large or of a newer format
+    │   ├── IntegrityError        bytes on disk are not the bytes the manifest lists
+    │   └── SignatureError        no valid signature by a trusted key
+    ├── ConversionError           a checkpoint did not become a bundle
+    │   ├── CheckpointError       the checkpoint cannot be read or is of no supported kind
+    │   ├── DataError             the labelled data cannot be used
+    │   └── ParityError           no variant answers like the checkpoint
+    ├── EngineError               an engine refused a model or failed while running it
+    ├── IncompatibleError         no variant of the bundle fits this device
+    ├── InputError                an item given to `predict` has the wrong type, size or content
+    ├── MissingExtraError         a package is not installed; the message holds the command
+    └── UsageError                an argument is misspelt or out of range
+
+Messages name the subject, what was expected, what was found, and what to do.
+"""
+
+
+class DoorstepError(Exception):
+    """Anything doorstep knows how to explain in one line."""
+
+
+class BundleError(DoorstepError):
+    """The bundle cannot be used as it is."""
+
+
+class FormatError(BundleError):
+    """The manifest is malformed, too large, or of a newer format version."""
+
+
+class IntegrityError(BundleError):
+    """Files are missing, added, linked, truncated or altered."""
+
+
+class SignatureError(BundleError):
+    """The signature is missing, damaged, or made by a key that is not trusted."""
+
+
+class ConversionError(DoorstepError):
+    """A checkpoint did not become a bundle."""
+
+
+class CheckpointError(ConversionError):
+    """The checkpoint cannot be read, or its kind is not supported."""
+
+
+class DataError(ConversionError):
+    """The data set cannot be used for this job."""
+
+
+class ParityError(ConversionError):
+    """No variant answers like the checkpoint."""
+
+
+class EngineError(DoorstepError):
+    """An engine refused a model, or failed while running it."""
+
+
+class IncompatibleError(DoorstepError):
+    """No variant of the bundle fits this device."""
+
+
+class InputError(DoorstepError):
+    """An item given to `predict` has the wrong type, size or content."""
+
+
+class MissingExtraError(DoorstepError):
+    """A package is not installed."""
+
+    @classmethod
+    def of(cls, subject: str, extra: str) -> "MissingExtraError":
+        """Name the command that installs `extra`."""
+        return cls(f"{subject} is not installed; run: pip install 'doorstep[{extra}]'")
+
+
+class UsageError(DoorstepError):
+    """An argument is misspelt or out of range."""

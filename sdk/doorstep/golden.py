@@ -1,0 +1,111 @@
+"""Golden examples: raw items with the results the checkpoint gave, and how far a device may be off."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from doorstep.bundle import Bundle
+from doorstep.decoding import decode_json
+from doorstep.results import Classification, Tensors
+
+if TYPE_CHECKING:
+    from doorstep.predictor import Predictor
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One golden example.
+
+    Attributes:
+        item: what a user gives: a text, nested lists of numbers, or `{"file": path}` for media in the bundle.
+        expected: label to probability, or element of an output to value, as the checkpoint gave them.
+        tokens: number of tokens, for text; 0 elsewhere.
+        token_digest: sha256 over the token ids as decimal text joined by spaces; empty elsewhere.
+    """
+
+    item: Any
+    expected: dict[str, float]
+    tokens: int = 0
+    token_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """The examples of a bundle.
+
+    Attributes:
+        tolerances: variant name to the largest difference of a value that a device may show: what the variant's
+            engine showed at conversion, with room for the rounding of other CPUs.
+    """
+
+    format: int
+    examples: tuple[Example, ...]
+    tolerances: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One golden example that a predictor answers differently."""
+
+    place: int
+    expected: str
+    got: str
+    error: float
+
+
+def load_golden(bundle: Bundle) -> Golden:
+    """Read the golden examples of a bundle.
+
+    Raises:
+        IntegrityError, FormatError: missing, altered, or malformed.
+    """
+    return decode_json(bundle.read(bundle.manifest.golden), Golden, bundle.manifest.golden, FORMAT)
+
+
+def item_of(bundle: Bundle, example: Example) -> Any:
+    """Return the item as a user would give it; media are read from the bundle, verified."""
+    if isinstance(example.item, dict) and example.item.keys() == {"file"}:
+        return bundle.read(example.item["file"])
+    return example.item
+
+
+def compare(predictor: "Predictor", golden: Golden) -> list[Difference]:
+    """Answer every golden example and return those with another label or outside the variant's tolerance."""
+    tolerance = golden.tolerances.get(predictor.variant.name, 0.0)
+    differences = []
+    for place, example in enumerate(golden.examples):
+        got = flatten(predictor.predict(item_of(predictor.bundle, example)))
+        error = max_error(example.expected, got)
+        best, found = _best(example.expected), _best(got)
+        is_same = best == found or "[" in best
+        if not is_same or not error <= tolerance:
+            differences.append(Difference(place, best, found, error))
+    return differences
+
+
+def flatten(result: Classification | Tensors) -> dict[str, float]:
+    """Return a result as one flat dict of numbers: label to probability, or `output[place]` to value."""
+    if isinstance(result, Classification):
+        return {label.label: label.score for label in result.scores}
+    return {
+        f"{name}[{place}]": float(value)
+        for name, values in result.outputs.items()
+        for place, value in enumerate(_leaves(values))
+    }
+
+
+def max_error(expected: dict[str, float], got: dict[str, float]) -> float:
+    """Return the largest difference over the names in both; infinity where they share none."""
+    shared = expected.keys() & got.keys()
+    return max((abs(expected[name] - got[name]) for name in shared), default=float("inf"))
+
+
+def _best(values: dict[str, float]) -> str:
+    return max(values, key=lambda name: values[name], default="")
+
+
+def _leaves(values: Any) -> list[Any]:
+    if not isinstance(values, list):
+        return [values]
+    return [leaf for value in values for leaf in _leaves(value)]

@@ -1,0 +1,198 @@
+"""The manifest: JSON bytes to values and back.
+
+Unknown fields are ignored, so that an older device reads a newer bundle of the same format; an unknown
+format version is refused. `sdk/docs/bundle.schema.json` is generated from the types below (`make schema`).
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from doorstep.decoding import decode_json
+from doorstep.errors import FormatError
+from doorstep.tensors import TensorSpec
+
+FORMAT = 1
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILES = 4096
+MAX_FILE_BYTES = 1 << 40
+_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the bundle: relative POSIX path, size in bytes, digest of its bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The machine a figure was measured on."""
+
+    arch: str
+    cpu: str = ""
+    features: tuple[str, ...] = ()
+    is_emulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What conversion measured for one variant.
+
+    Attributes:
+        bytes: size of the variant's own files.
+        examples: number of evaluation items behind `agreement`.
+        agreement: share of evaluation items with the checkpoint's label (0 to 1).
+        max_abs_error: largest difference of a probability from the checkpoint's.
+        accuracy: share of right labels on the evaluation data, where it has labels (0 to 1).
+        macro_f1: unweighted mean of the classes' F1 on the same data (0 to 1).
+        p50_ms, p95_ms: latency of one item of `sequence` tokens on one thread.
+        cold_start_ms: process start to first answer.
+        peak_rss_mib: peak resident memory of that process.
+        board: where the times and the memory were measured.
+    """
+
+    bytes: int
+    examples: int = 0
+    agreement: float | None = None
+    max_abs_error: float | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    sequence: int | None = None
+    cold_start_ms: float | None = None
+    peak_rss_mib: float | None = None
+    board: Board | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One runtime and precision.
+
+    Attributes:
+        name: for example `onnx-int8`.
+        runtime: a key of `doorstep.session.RUNTIMES`.
+        recipe: how it was compressed; the name decodes, see the converters' recipe.py.
+        entry: path of the file the engine opens; the engine finds its other `files` beside it.
+        files: every path that belongs to this variant alone.
+        requires: distribution name to lowest version; any one of them is enough.
+        arch: machines it was made for (`x86_64`, `aarch64`, `armv7l`); empty for all.
+        cpu_features: CPU flags (Linux names) without which it must not run.
+    """
+
+    name: str
+    runtime: str
+    recipe: str
+    entry: str
+    files: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    requires: dict[str, str]
+    arch: tuple[str, ...] = ()
+    cpu_features: tuple[str, ...] = ()
+    measured: Measured | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a device must know before it opens another file of the bundle.
+
+    Attributes:
+        format: version of this format, 1.
+        task: a key of `doorstep.tasks.TASKS`.
+        options: the task's options (labels, thresholds, …), decoded by the task.
+        golden: path of the golden examples.
+        created: UTC time, ISO 8601.
+        provenance: checkpoint, data, tools and their versions, as text.
+    """
+
+    format: int
+    name: str
+    version: str
+    created: str
+    task: str
+    options: dict[str, Any]
+    files: tuple[FileEntry, ...]
+    variants: tuple[Variant, ...]
+    golden: str = "golden.json"
+    target: str = ""
+    licence: str = ""
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+def decode(data: bytes) -> Manifest:
+    """Decode and check manifest bytes.
+
+    Raises:
+        FormatError: not JSON, too large, nested too deep, wrong types, a newer format, or inconsistent.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise FormatError(f"manifest.json: expected at most {MAX_MANIFEST_BYTES} bytes, got {len(data)}")
+    manifest = decode_json(data, Manifest, "manifest.json", FORMAT)
+    _check(manifest)
+    return manifest
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Encode to the canonical bytes: sorted keys, two spaces, no nulls, one final newline."""
+    plain = _without_none(asdict(manifest))
+    text = json.dumps(plain, ensure_ascii=False, sort_keys=True, indent=2)
+    return text.encode() + b"\n"
+
+
+def check_path(path: str) -> None:
+    """Refuse every path that could leave the bundle or mean another file elsewhere.
+
+    Raises:
+        FormatError: absolute, `..`, backslash, hidden, odd characters, or too long.
+    """
+    if len(path) > 300 or not all(_PART.fullmatch(part) for part in path.split("/")):
+        raise FormatError(f"manifest.json: {path[:80]!r} is no plain relative path")
+
+
+def _check(manifest: Manifest) -> None:
+    if len(manifest.files) > MAX_FILES:
+        raise FormatError(f"manifest.json: expected at most {MAX_FILES} files, got {len(manifest.files)}")
+    seen: set[str] = set()
+    _check_name(manifest.name)
+    for entry in manifest.files:
+        if not 0 <= entry.size <= MAX_FILE_BYTES or not _SHA256.fullmatch(entry.sha256):
+            raise FormatError(f"manifest.json: {entry.path[:80]!r} has no possible size or sha256")
+        check_path(entry.path)
+        if entry.path.casefold() in seen:
+            raise FormatError(f"manifest.json: {entry.path} is listed twice")
+        seen.add(entry.path.casefold())
+    listed = {entry.path for entry in manifest.files}
+    if manifest.golden not in listed:
+        raise FormatError(f"manifest.json: the golden examples {manifest.golden!r} are not listed")
+    names = [variant.name for variant in manifest.variants]
+    if len(set(names)) != len(names) or not names:
+        raise FormatError(f"manifest.json: expected one or more distinct variants, got {names}")
+    for variant in manifest.variants:
+        _check_name(variant.name)
+        if unlisted := {variant.entry, *variant.files} - listed:
+            raise FormatError(f"manifest.json: {variant.name} names unlisted files {sorted(unlisted)}")
+        if variant.entry not in variant.files:
+            raise FormatError(f"manifest.json: {variant.name} does not own its entry {variant.entry}")
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise FormatError(f"manifest.json: {name[:80]!r} is no name (letters, digits, . _ + -, at most 100)")
+
+
+def _without_none(value: Any) -> Any:
+    """Drop None inside dicts: it is what decoding fills in."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,119 @@
+"""Latency, cold start and memory of one variant, each taken in fresh processes.
+
+Times are wall-clock. Cold start runs from the moment the process is spawned to its first answer, with the operating
+system's file cache warm. Peak RSS is the kernel's high-water mark of that process.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from doorstep.errors import EngineError
+
+_CHILD = "from doorstep.measure import answer; answer()"
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        item: what every prediction is given.
+        threads: threads a prediction may use.
+        iterations: timed predictions, after `warmup` untimed ones.
+        task_options: as in `LoadOptions`, for example a shorter `max_length`.
+        cold_starts: fresh processes; the medians over them are reported.
+    """
+
+    bundle: str
+    variant: str
+    item: Any
+    threads: int = 1
+    iterations: int = 50
+    warmup: int = 5
+    cold_starts: int = 3
+    task_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured: times in ms, memory in MiB; `latencies_ms` holds every timed prediction."""
+
+    p50_ms: float
+    p95_ms: float
+    cold_start_ms: float
+    peak_rss_mib: float
+    latencies_ms: tuple[float, ...]
+
+
+def measure(plan: Plan) -> Figures:
+    """Measure one variant.
+
+    Raises:
+        EngineError: a process failed.
+    """
+    runs = [_spawn(plan, plan.iterations if number == 0 else 0) for number in range(max(1, plan.cold_starts))]
+    latencies = sorted(runs[0]["latencies_ms"])
+    return Figures(
+        p50_ms=percentile(latencies, 50),
+        p95_ms=percentile(latencies, 95),
+        cold_start_ms=statistics.median(run["cold_start_ms"] for run in runs),
+        peak_rss_mib=statistics.median(run["peak_rss_mib"] for run in runs),
+        latencies_ms=tuple(runs[0]["latencies_ms"]),
+    )
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """Return the nearest-rank percentile of values in rising order; `share` 0 to 100."""
+    if not ordered:
+        return float("nan")
+    return ordered[min(len(ordered) - 1, round(share / 100 * (len(ordered) - 1)))]
+
+
+def answer() -> None:
+    """Be the fresh process: read a plan from the arguments, predict, print JSON."""
+    from doorstep.predictor import LoadOptions, Predictor
+
+    plan = json.loads(sys.argv[1])
+    options = LoadOptions(task_options=plan["task_options"])
+    predictor = Predictor.load(
+        plan["bundle"], variant=plan["variant"], threads=plan["threads"], strict=True, options=options
+    )
+    predictor.predict(plan["item"])
+    first = time.monotonic()
+    peak = peak_rss_mib()
+    latencies = []
+    for number in range(plan["warmup"] + plan["iterations"] if plan["iterations"] else 0):
+        start = time.perf_counter()
+        predictor.predict(plan["item"])
+        if number >= plan["warmup"]:
+            latencies.append(1e3 * (time.perf_counter() - start))
+    print(json.dumps({"first": first, "peak_rss_mib": peak, "latencies_ms": latencies}))  # noqa: T201 -- to the parent
+
+
+def peak_rss_mib() -> float:
+    """Return the high-water mark of this process's resident memory in MiB (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else float("nan")
+
+
+def _spawn(plan: Plan, iterations: int) -> dict[str, Any]:
+    message = json.dumps({**asdict(plan), "iterations": iterations})
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, message], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise EngineError(f"{plan.variant}: the measuring process failed: {lines[-1][:300]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    result["cold_start_ms"] = 1e3 * (result["first"] - start)
+    return result

@@ -1,0 +1,200 @@
+"""`Predictor`: a bundle, the variant that fits this device, one item in, one result out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from doorstep.bundle import Bundle
+from doorstep.device import Device
+from doorstep.errors import EngineError, IncompatibleError, InputError, MissingExtraError, UsageError
+from doorstep.manifest import Manifest, Variant
+from doorstep.race import race
+from doorstep.selection import Ranking, Why, rank
+from doorstep.session import Graph, Session, SessionOptions, open_session
+from doorstep.signing import TrustKey
+from doorstep.single_file import unpack_cached
+from doorstep.tasks import Task, load_task
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The settings of `Predictor.load` that few callers need.
+
+    Attributes:
+        trust: public key the bundle must be signed with; None takes the configured one
+            (DOORSTEP_TRUST_KEY, then `TrustKey.configured`'s files), and without any accepts every bundle.
+        is_raced: time the best variants once on this device (0.2 s each) and remember the winner in `cache_dir`.
+        cache_dir: where races and engines' compiled models are kept; None takes DOORSTEP_CACHE, else nowhere.
+        engine_options: raw options in the engine's own words.
+        task_options: replace options of the bundle's task, for example `{"top_k": 3, "abstain_below": 0.6}`.
+    """
+
+    trust: TrustKey | None = None
+    is_raced: bool = False
+    cache_dir: Path | None = None
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    task_options: dict[str, Any] = field(default_factory=dict)
+
+
+class Predictor:
+    """A model ready to answer. Made by `Predictor.load`; safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle, variant: Variant, session: Session, task: Task, why: Why) -> None:
+        self.bundle = bundle
+        self.variant = variant
+        self.why = why
+        """Which variant and engine were chosen, and why not the others; `str()` of it is a table."""
+        self._session = session
+        self._task = task
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        variant: str | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+        options: LoadOptions | None = None,
+    ) -> "Predictor":
+        """Open a bundle, verify it, choose the variant that fits this device, and load it. Never touches the network.
+
+        Args:
+            source: a bundle folder, or its single-file form.
+            variant: the name of a variant (`onnx-int8`) or of a runtime (`onnx`); None chooses.
+                DOORSTEP_VARIANT says the same.
+            threads: threads one prediction may use; None takes DOORSTEP_THREADS, else the cores that affinity
+                and cgroup grant this process.
+            strict: raise where the best variant cannot be loaded, instead of taking the next one.
+
+        Raises:
+            BundleError: not a bundle, altered, or not signed by the trusted key.
+            IncompatibleError: no variant fits, or `strict` and the best one fails.
+            UsageError: an argument is misspelt or out of range.
+        """
+        options = options or LoadOptions()
+        cache_dir = options.cache_dir or _path_variable("DOORSTEP_CACHE")
+        trust = options.trust or TrustKey.configured()
+        folder = Path(source)
+        if folder.is_file():
+            folder = unpack_cached(folder, cache_dir, trust)
+        bundle = Bundle.open(folder, trust=trust, is_lazy=True)
+        device = Device.detect()
+        wanted = variant or os.environ.get("DOORSTEP_VARIANT") or None
+        ranking = rank(bundle.manifest.variants, device, wanted, bundle.has)
+        session_options = SessionOptions(_threads(threads, device), cache_dir, options.engine_options)
+        opener = _Opener(bundle, session_options, options.task_options)
+        is_raced = options.is_raced or os.environ.get("DOORSTEP_RACE") == "1"
+        if is_raced and len(ranking.usable) > 1:
+            ranking = race(ranking, bundle, device, opener.open, cache_dir)
+        return opener.first(ranking, strict or os.environ.get("DOORSTEP_STRICT") == "1")
+
+    def predict(self, item: Any) -> Any:
+        """Answer one item.
+
+        Raises:
+            InputError: the item has the wrong type, size or content.
+            EngineError: the engine failed.
+        """
+        task = self._task
+        return task.results(self._session.run(task.collate(task.prepare((item,)))))[0]
+
+    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32) -> list[Any]:
+        """Answer items in the order given; items of like length share a batch.
+
+        Raises:
+            InputError: an item is wrong (its place is named); nothing was computed.
+        """
+        if isinstance(items, (str, bytes)):
+            raise InputError("items: expected a list of items, got one; use predict")
+        _check_batch_size(batch_size)
+        task = self._task
+        rows = task.prepare(list(items))
+        order = sorted(range(len(rows)), key=lambda place: task.length(rows[place]))
+        results: list[Any] = [None] * len(rows)
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            fetches = self._session.run(task.collate([rows[place] for place in places]))
+            for place, result in zip(places, task.results(fetches), strict=True):
+                results[place] = result
+        return results
+
+    def stream(self, items: Iterable[Any], *, batch_size: int = 1) -> Iterator[Any]:
+        """Answer items as they come, in order. `batch_size` items are awaited before the first answer."""
+        _check_batch_size(batch_size)
+        pending = iter(items)
+        while chunk := list(islice(pending, batch_size)):
+            yield from self.predict_many(chunk, batch_size=batch_size)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self._session.close()
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """Opens a variant of one bundle."""
+
+    bundle: Bundle
+    session_options: SessionOptions
+    task_options: dict[str, Any]
+
+    def open(self, variant: Variant, why: Why) -> Predictor:
+        for path in variant.files:
+            self.bundle.file(path)
+        task = load_task(self.bundle, variant.inputs, self.task_options)
+        graph = Graph(self.bundle.folder / variant.entry, variant.inputs, variant.outputs)
+        session = open_session(variant.runtime, graph, self.session_options)
+        return Predictor(self.bundle, variant, session, task, why)
+
+    def first(self, ranking: Ranking, is_strict: bool) -> Predictor:
+        """Open the best variant that an engine accepts."""
+        fallbacks: list[str] = []
+        for variant in ranking.usable:
+            try:
+                return self.open(variant, ranking.why(variant, fallbacks=fallbacks))
+            except (EngineError, MissingExtraError) as error:
+                if is_strict:
+                    raise IncompatibleError(f"{variant.name} failed and strict forbids a fallback: {error}") from error
+                fallbacks.append(f"{variant.name} failed: {error}")
+        raise IncompatibleError(f"every variant failed: {'; '.join(fallbacks)}")
+
+
+def _threads(threads: int | None, device: Device) -> int:
+    text = os.environ.get("DOORSTEP_THREADS")
+    if threads is None and text:
+        if not text.isdigit():
+            raise UsageError(f"DOORSTEP_THREADS: expected a whole number, got {text!r}")
+        threads = int(text)
+    if threads is None:
+        return device.cores
+    if not 1 <= threads <= 1024:
+        raise UsageError(f"threads: expected 1 to 1024, got {threads}")
+    return threads
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
+
+
+def _path_variable(name: str) -> Path | None:
+    text = os.environ.get(name)
+    return Path(text) if text else None

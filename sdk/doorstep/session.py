@@ -1,0 +1,100 @@
+"""The port to an engine, and the table of the adapters that implement it."""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from doorstep.errors import MissingExtraError, UsageError
+from doorstep.tensors import Feeds, Fetches, TensorSpec
+
+
+class Session(Protocol):
+    """A model loaded in an engine. `run` may be called from several threads."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What `run` takes."""
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What `run` returns."""
+
+    def run(self, feeds: Feeds) -> Fetches:
+        """Run the model once.
+
+        Raises:
+            EngineError: the engine failed, or the session is closed.
+        """
+
+    def close(self) -> None:
+        """Give the engine's memory back; a second call does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How an engine shall run.
+
+    Attributes:
+        threads: number of threads one `run` may use.
+        cache_dir: where an engine may keep compiled models; None for nowhere.
+        engine_options: raw options in the engine's own words, passed through.
+    """
+
+    threads: int = 1
+    cache_dir: Path | None = None
+    engine_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What an adapter must know to open a file: its place, and the declared inputs and outputs."""
+
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One adapter.
+
+    Attributes:
+        module: imported by name; has `open_graph(graph, options) -> Session`.
+        extra: the pip extra that installs the engine.
+        distributions: distribution name to import name, any one of which is enough, best first.
+    """
+
+    module: str
+    extra: str
+    distributions: dict[str, str]
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnx": Runtime("doorstep_runtimes.onnx", "onnx", {"onnxruntime": "onnxruntime"}),
+    "openvino": Runtime("doorstep_runtimes.openvino", "openvino", {"openvino": "openvino"}),
+    "tflite": Runtime(
+        "doorstep_runtimes.tflite",
+        "tflite",
+        {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"},
+    ),
+}
+
+
+def open_session(runtime: str, graph: Graph, options: SessionOptions | None = None) -> Session:
+    """Open `graph` in the engine named `runtime`, a key of `RUNTIMES`.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
+        EngineError: the engine refuses the file.
+        UsageError: no such runtime.
+    """
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    entry = RUNTIMES[runtime]
+    if not any(importlib.util.find_spec(name) for name in entry.distributions.values()):
+        raise MissingExtraError.of(next(iter(entry.distributions)), entry.extra)
+    session: Session = importlib.import_module(entry.module).open_graph(graph, options or SessionOptions())
+    return session

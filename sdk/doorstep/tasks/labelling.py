@@ -1,0 +1,99 @@
+"""From logits to labels: temperature, probabilities, thresholds, abstaining, the best k."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from doorstep.errors import FormatError
+from doorstep.results import Classification, Label
+from doorstep.tasks import softmax
+from doorstep.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class LabellingOptions:
+    """How a classifier's logits become labels.
+
+    Attributes:
+        labels: the classes, in the order of the logits.
+        is_multi_label: several labels may hold at once (sigmoid) instead of exactly one (softmax).
+        temperature: logits are divided by it before they become probabilities (greater than 0).
+        thresholds: label to the lowest probability at which it counts; "*" for all others.
+        abstain_below: the best class must reach this probability, or the result has no label (0 to 1).
+        top_k: how many classes a result lists.
+        display_names: locale to label to the name people read.
+    """
+
+    labels: tuple[str, ...]
+    is_multi_label: bool = False
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    abstain_below: float = 0.0
+    top_k: int = 5
+    display_names: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class Labeller:
+    """Turns logits [batch, classes] into classifications."""
+
+    def __init__(self, options: LabellingOptions) -> None:
+        _check(options)
+        self._options = options
+        default = options.thresholds.get("*", 0.5 if options.is_multi_label else 0.0)
+        self._lowest = [options.thresholds.get(label, default) for label in options.labels]
+        self._count = min(options.top_k, len(options.labels))
+
+    def classify(self, logits: Array) -> list[Classification]:
+        """Return one classification a row of `logits` [batch, classes] float."""
+        options = self._options
+        if logits.ndim != 2 or logits.shape[1] != len(options.labels):
+            raise FormatError(
+                f"labels: expected {len(options.labels)} logits to match the labels, got shape {list(logits.shape)}"
+            )
+        scaled = logits.astype(np.float32, copy=False) / np.float32(options.temperature)
+        if options.is_multi_label:
+            probabilities = 1 / (1 + np.exp(-scaled))  # [batch, classes]
+        else:
+            probabilities = softmax(scaled)  # [batch, classes]
+        order = np.argsort(-probabilities, axis=1, kind="stable")  # [batch, classes]
+        return [
+            self._classification(row, places)
+            for row, places in zip(probabilities.tolist(), order.tolist(), strict=True)
+        ]
+
+    def _classification(self, row: list[float], places: list[int]) -> Classification:
+        names = self._options.labels
+        best = places[0]
+        scores = tuple([Label(names[place], row[place]) for place in places[: self._count]])
+        is_sure = row[best] >= max(self._options.abstain_below, self._lowest[best])
+        if self._options.is_multi_label:
+            labels = tuple([names[place] for place in places if row[place] >= self._lowest[place]])
+        else:
+            labels = (names[best],) if is_sure else ()
+        return Classification(names[best] if is_sure else None, row[best], scores, labels)
+
+
+def _check(options: LabellingOptions) -> None:
+    unknown = options.thresholds.keys() - set(options.labels) - {"*"}
+    for is_wrong, message in (
+        (not options.labels, "labels: expected at least one"),
+        (len(set(options.labels)) != len(options.labels), "labels: expected distinct names"),
+        (not options.temperature > 0, f"temperature: expected more than 0, got {options.temperature}"),
+        (options.top_k < 1, f"top_k: expected at least 1, got {options.top_k}"),
+        (not 0 <= options.abstain_below <= 1, f"abstain_below: expected 0 to 1, got {options.abstain_below}"),
+        (bool(unknown), f"thresholds: no labels named {sorted(unknown)}"),
+    ):
+        if is_wrong:
+            raise FormatError(message)
+
+
+def strict_options(plain: dict[str, Any], overrides: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """Merge overrides into a manifest's options.
+
+    Raises:
+        FormatError: an override is misspelt.
+    """
+    if unknown := sorted(overrides.keys() - known):
+        raise FormatError(f"options: expected some of {', '.join(sorted(known))}, got {', '.join(unknown)}")
+    return {**plain, **overrides}

@@ -1,0 +1,91 @@
+"""Texts to token ids, for every task that reads text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from doorstep.errors import FormatError, InputError
+from doorstep.tensors import Feeds, TensorSpec
+
+MAX_CHARACTERS = 200_000
+_SOURCES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class TextEncoder:
+    """Runs a checkpoint's tokenizer and pads its rows.
+
+    Args:
+        tokenizer: with truncation set and padding off.
+        inputs: the feeds a variant declares; their dtype and pad value are used.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, inputs: Sequence[TensorSpec]) -> None:
+        self._tokenizer = tokenizer
+        unknown = sorted(spec.name for spec in inputs if spec.name not in _SOURCES)
+        if unknown:
+            raise FormatError(f"inputs: text gives {', '.join(_SOURCES)}, got {', '.join(unknown)}")
+        self._specs = [(spec.name, np.dtype(spec.dtype), spec.pad, spec.shape) for spec in inputs]
+
+    @classmethod
+    def from_bytes(cls, data: bytes, max_length: int, inputs: Sequence[TensorSpec]) -> "TextEncoder":
+        """Load a `tokenizer.json`.
+
+        Raises:
+            FormatError: the `tokenizers` library cannot read it.
+        """
+        try:
+            tokenizer = Tokenizer.from_buffer(data)
+            tokenizer.enable_truncation(max_length)
+            tokenizer.no_padding()
+        except Exception as error:  # tokenizers raises bare Exception
+            raise FormatError(f"tokenizer: the tokenizers library cannot read it ({error!s:.200})") from error
+        return cls(tokenizer, inputs)
+
+    def encode(self, texts: Sequence[Any]) -> list[Encoding]:
+        """Tokenize texts, truncated to the maximum length.
+
+        Raises:
+            InputError: an item is no text, or is longer than `MAX_CHARACTERS`.
+        """
+        for place, text in enumerate(texts):
+            if type(text) is not str:
+                _refuse_type(text, place)
+            if len(text) > MAX_CHARACTERS:
+                raise InputError(f"item {place}: expected at most {MAX_CHARACTERS} characters, got {len(text)}; cut it")
+        try:
+            if len(texts) == 1:
+                return [self._tokenizer.encode(texts[0])]
+            return list(self._tokenizer.encode_batch_fast(list(texts)))
+        except (TypeError, UnicodeEncodeError) as error:  # lone surrogates
+            raise InputError(f"text: expected valid Unicode, got {error!s:.100}") from error
+
+    def collate(self, rows: Sequence[Encoding]) -> Feeds:
+        """Pad rows to the longest; returns arrays [batch, sequence]."""
+        longest = max(len(row) for row in rows)
+        feeds = {}
+        for name, dtype, pad, shape in self._specs:
+            width = shape[1] if isinstance(shape[1], int) else longest
+            if len(rows) == 1 and width == longest:
+                feeds[name] = np.array([_ids(rows[0], name)], dtype)  # [1, sequence]
+                continue
+            array = np.full((len(rows), width), pad, dtype)  # [batch, sequence]
+            for place, row in enumerate(rows):
+                array[place, : len(row)] = _ids(row, name)
+            feeds[name] = array
+        return feeds
+
+
+def _ids(row: Encoding, name: str) -> list[int]:
+    ids: list[int] = row.ids if name == "input_ids" else getattr(row, _ATTRIBUTES[name])
+    return ids
+
+
+_ATTRIBUTES = {"attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+
+
+def _refuse_type(text: Any, place: int) -> None:
+    hint = "; decode it: item.decode('utf-8')" if isinstance(text, (bytes, bytearray)) else ""
+    if not isinstance(text, str):
+        raise InputError(f"item {place}: expected a text (str), got {type(text).__name__}{hint}")

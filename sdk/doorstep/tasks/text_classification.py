@@ -1,0 +1,60 @@
+"""text-classification: a text to labels and scores.
+
+The checkpoint's own tokenizer runs here in the `tokenizers` library, token for token equal to transformers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tokenizers import Encoding
+
+from doorstep.bundle import Bundle
+from doorstep.decoding import build
+from doorstep.results import Classification
+from doorstep.tasks.labelling import Labeller, LabellingOptions, strict_options
+from doorstep.tasks.text import TextEncoder
+from doorstep.tensors import Feeds, Fetches, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """Options of the text side.
+
+    Attributes:
+        max_length: tokens kept of a text, special tokens included.
+        tokenizer: path of the tokenizer in the bundle.
+    """
+
+    max_length: int
+    tokenizer: str = "tokenizer.json"
+
+
+class TextClassification:
+    """Texts to classifications."""
+
+    def __init__(self, encoder: TextEncoder, labeller: Labeller) -> None:
+        self._encoder = encoder
+        self._labeller = labeller
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[Encoding]:
+        return self._encoder.encode(items)
+
+    def length(self, row: Encoding) -> int:
+        return len(row)
+
+    def collate(self, rows: Sequence[Encoding]) -> Feeds:
+        return self._encoder.collate(rows)
+
+    def results(self, fetches: Fetches) -> list[Classification]:
+        return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
+
+
+def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TextClassification:
+    """Load tokenizer and labels from the bundle."""
+    known = {field.name for kind in (TextOptions, LabellingOptions) for field in fields(kind)}
+    plain = strict_options(bundle.manifest.options, overrides, known)
+    text = build(plain, TextOptions, "options")
+    labeller = Labeller(build(plain, LabellingOptions, "options"))
+    encoder = TextEncoder.from_bytes(bundle.read(text.tokenizer), text.max_length, inputs)
+    return TextClassification(encoder, labeller)
