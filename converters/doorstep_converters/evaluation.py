@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
+
 from doorstep.errors import DataError
 from doorstep.golden import Example
 from doorstep.tensors import Array
-from tokenizers import Tokenizer
-
 from doorstep_converters.data import DataSet, Row
 from doorstep_converters.probes import PROBES, SENTENCES
 
@@ -81,8 +81,8 @@ def label_places(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
             return numbers
         unknown = ", ".join(sorted(set(data.labels) - places.keys())[:5])
         raise DataError(
-            f"{data.source}: the checkpoint's head has {len(labels)} labels ({', '.join(list(labels)[:5])}, …) and lacks "
-            f"{unknown}; correct the labels, or give the checkpoint a new head with --retrain"
+            f"{data.source}: the checkpoint's head has {len(labels)} labels ({', '.join(list(labels)[:5])}, …) "
+            f"and lacks {unknown}; correct the labels, or give the checkpoint a new head with --retrain"
         )
     return places
 

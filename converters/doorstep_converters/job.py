@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from doorstep.manifest import Manifest, Measured
-
 from doorstep_converters.data import Columns
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan

@@ -15,7 +15,6 @@ from doorstep.golden import Example, Golden
 from doorstep.manifest import FORMAT, Manifest, Measured, Variant
 from doorstep.signing import sign_manifest
 from doorstep.tensors import TensorSpec
-
 from doorstep_converters.recipe import VariantPlan
 
 ENTRIES = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite"}
@@ -93,7 +92,7 @@ def write_bundle(out: Path, contents: Contents, key: Path | None = None) -> Mani
 
 
 def fill_bundle(folder: Path, contents: Contents, is_linked: bool) -> Manifest:
-    """Fill an empty folder; `is_linked` shares bytes with the cache, for bundles that are thrown away."""
+    """Fill an empty folder; `is_linked` shares bytes with the cache, for bundles made to be thrown away."""
     put = _link if is_linked else shutil.copyfile
     for path, source in contents.shared.items():
         put(source, folder / path)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from doorstep.predictor import LoadOptions, Predictor
 from doorstep.tensors import Array
-
 from doorstep_converters.worker import Channel
 
 

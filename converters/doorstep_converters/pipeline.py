@@ -14,7 +14,6 @@ from typing import Any
 from doorstep.device import Device
 from doorstep.errors import DataError, ParityError, UsageError
 from doorstep.manifest import FORMAT, Manifest
-
 from doorstep_converters.card import model_card
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, load_data

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from doorstep.errors import CheckpointError
 from doorstep.tasks import softmax
 from doorstep.tensors import Array
-
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.probes import PROBES
 from doorstep_converters.tokenizer import differing_texts, export_tokenizer, load_tokenizer, token_lengths

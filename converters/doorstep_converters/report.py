@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from doorstep.cli.output import mib, table
-from doorstep.files import write_atomic
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from doorstep.cli.output import mib, table
+from doorstep.files import write_atomic
 from doorstep_converters.job import Candidate, Report
 
 _FIGURES = (

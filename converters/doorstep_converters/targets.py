@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from doorstep.errors import UsageError
-
 from doorstep_converters.recipe import VariantPlan
 
 _ONNX = ("none", "weight_only_wfp16_afp32", "weight_only_wi4_afp32", "dynamic_wi8_afp32", "static_wi8_ai8")

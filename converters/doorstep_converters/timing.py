@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.measure import Plan, measure
-
 from doorstep_converters.worker import Channel
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from doorstep.errors import CheckpointError
 from tokenizers import Tokenizer
+
+from doorstep.errors import CheckpointError
 
 
 def load_tokenizer(folder: Path) -> Any:

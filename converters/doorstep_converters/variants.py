@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from doorstep.device import Device
 from doorstep.errors import ConversionError
 from doorstep.manifest import Board, Measured
 from doorstep.tensors import Array
-
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.evaluation import Evaluation, write_texts
 from doorstep_converters.job import Candidate
@@ -162,7 +162,7 @@ class Workbench:
 
     def _export_openvino(self, trial: Trial, onnx: "Future[Output]") -> Output:
         source = onnx.result()
-        arguments = {"source": str(source.folder / _ENTRY["onnx"])}
+        arguments = {"source": str(source.folder / "portable.onnx")}
         return self.run(
             Stage("export-openvino", "doorstep_converters.export.openvino:export", arguments, (source.digest,)), 1
         )

@@ -1,10 +1,13 @@
 """Any batch and any length over an engine that has only a few fixed shapes: which shape, how padded, how split."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+
 from doorstep.errors import EngineError
-from doorstep.tensors import Array, TensorSpec
+from doorstep.session import Session
+from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 Shape = dict[str, int]
 """Axis name to length, for every axis that varies."""
@@ -63,3 +66,45 @@ def fill(array: Array, shape: tuple[int, ...], pad: int) -> Array:
     filled = np.full(shape, pad, array.dtype)
     filled[tuple(slice(0, length) for length in array.shape)] = array
     return filled
+
+
+class FixedBatch:
+    """Any batch over a session whose inputs and outputs all have one fixed first axis."""
+
+    def __init__(self, session: Session, rows: int) -> None:
+        self._session = session
+        self._rows = rows
+        self._inputs = tuple(replace(spec, shape=("batch", *spec.shape[1:])) for spec in session.inputs)
+        self._outputs = tuple(replace(spec, shape=("batch", *spec.shape[1:])) for spec in session.outputs)
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._outputs
+
+    def run(self, feeds: Feeds) -> Fetches:
+        wanted = len(next(iter(feeds.values())))
+        parts = [self._part(feeds, start) for start in range(0, wanted, self._rows)]
+        return {name: np.concatenate([part[name] for part in parts])[:wanted] for name in parts[0]}
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _part(self, feeds: Feeds, start: int) -> Fetches:
+        rows = {spec.name: feeds[spec.name][start : start + self._rows] for spec in self._inputs}
+        return self._session.run(
+            {
+                spec.name: fill(rows[spec.name], (self._rows, *rows[spec.name].shape[1:]), spec.pad)
+                for spec in self._inputs
+            }
+        )
+
+
+def with_any_batch(session: Session) -> Session:
+    """Return `session`, behind a `FixedBatch` where its first axes are one fixed number."""
+    first = {spec.shape[0] if spec.shape else "" for spec in (*session.inputs, *session.outputs)}
+    rows = first.pop() if len(first) == 1 else ""
+    return FixedBatch(session, rows) if isinstance(rows, int) and rows > 0 else session

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import onnxruntime as ort
+
 from doorstep.errors import EngineError
-from doorstep.session import Graph, SessionOptions
+from doorstep.session import Graph, Session, SessionOptions
 from doorstep.tensors import Feeds, Fetches, TensorSpec
+from doorstep_runtimes.fixed_shapes import with_any_batch
 
 _Failure = (
     ort.capi.onnxruntime_pybind11_state.Fail,
@@ -21,7 +23,7 @@ _Failure = (
 )
 
 
-def open_graph(graph: Graph, options: SessionOptions) -> "OnnxSession":
+def open_graph(graph: Graph, options: SessionOptions) -> Session:
     """Open an `.onnx` or `.ort` file.
 
     `engine_options`: attributes of `onnxruntime.SessionOptions`; `config` holds its string entries and
@@ -46,7 +48,7 @@ def open_graph(graph: Graph, options: SessionOptions) -> "OnnxSession":
         session = ort.InferenceSession(str(graph.path), settings, providers=providers)
     except _Failure as error:
         raise EngineError(f"{graph.path}: ONNX Runtime cannot open it ({error!s:.300})") from error
-    return OnnxSession(session, graph)
+    return with_any_batch(OnnxSession(session, graph))
 
 
 class OnnxSession:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+
 from doorstep.errors import EngineError
-from doorstep.session import Graph, SessionOptions
+from doorstep.session import Graph, Session, SessionOptions
 from doorstep.tensors import Feeds, Fetches, TensorSpec
+from doorstep_runtimes.fixed_shapes import with_any_batch
 
 _REQUESTS = 4  # infer requests made at most; further threads wait for one
 
 
-def open_graph(graph: Graph, options: SessionOptions) -> OpenvinoSession:
+def open_graph(graph: Graph, options: SessionOptions) -> Session:
     """Open an OpenVINO IR (`.xml`, its `.bin` beside it).
 
     Weights stored in fp16 are computed in fp32 unless `engine_options` says `INFERENCE_PRECISION_HINT: bf16`;
@@ -36,7 +38,7 @@ def open_graph(graph: Graph, options: SessionOptions) -> OpenvinoSession:
         compiled = ov.Core().compile_model(str(graph.path), config.pop("DEVICE", "CPU"), config)
     except (RuntimeError, TypeError) as error:
         raise EngineError(f"{graph.path}: OpenVINO cannot open it ({error!s:.300})") from error
-    return OpenvinoSession(compiled, graph)
+    return with_any_batch(OpenvinoSession(compiled, graph))
 
 
 class OpenvinoSession:

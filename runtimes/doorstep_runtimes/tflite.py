@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from doorstep.errors import EngineError
-from doorstep.session import Graph, SessionOptions
-from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
-from doorstep_runtimes.fixed_shapes import Shape, fill, plan_batches, varying_axes
+from doorstep.errors import EngineError
+from doorstep.session import Graph, Session, SessionOptions
+from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+from doorstep_runtimes.fixed_shapes import Shape, fill, plan_batches, varying_axes, with_any_batch
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -21,7 +21,7 @@ except ImportError:
     from tflite_runtime.interpreter import Interpreter
 
 
-def open_graph(graph: Graph, options: SessionOptions) -> "TfliteSession":
+def open_graph(graph: Graph, options: SessionOptions) -> Session:
     """Open a `.tflite` file, with or without signatures.
 
     `engine_options`: keyword arguments of `Interpreter`.
@@ -32,7 +32,7 @@ def open_graph(graph: Graph, options: SessionOptions) -> "TfliteSession":
     try:
         settings = {"num_threads": options.threads, **options.engine_options}
         interpreter = Interpreter(model_path=str(graph.path), **settings)
-        return TfliteSession(interpreter, graph)
+        return with_any_batch(TfliteSession(interpreter, graph))
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise EngineError(f"{graph.path}: LiteRT cannot open it ({error!s:.300})") from error
 

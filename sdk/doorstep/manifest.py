@@ -1,7 +1,7 @@
 """The manifest: JSON bytes to values and back.
 
 Unknown fields are ignored, so that an older device reads a newer bundle of the same format; an unknown
-format version is refused. `sdk/docs/bundle.schema.json` is generated from the types below (`make schema`).
+format version is refused. `sdk/docs/bundle.schema.json` is generated from the types below: `make schema`.
 """
 
 import json

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from doorstep.cli.output import print_json
 from doorstep.errors import DataError
-
 from doorstep_converters.data import Columns
 from doorstep_converters.job import Job, Training
 from doorstep_converters.parity import Bound

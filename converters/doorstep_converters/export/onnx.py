@@ -15,14 +15,15 @@ _NAMES = ["input_ids", "attention_mask"]
 
 
 def export(out: Path, channel: Channel, checkpoint: str, is_pickle_allowed: bool) -> dict[str, Any]:
-    """Write `model.onnx` in fp32 with any batch and any sequence length; a job of `stages`."""
+    """Write fp32 graphs with any batch and any sequence length; a job of `stages`.
+
+    `portable.onnx` has standard operators only, for OpenVINO; `model.onnx` has ONNX Runtime's fusions.
+    """
     classifier = load_classifier(Path(checkpoint), is_pickle_allowed)
     channel.progress(0.2)
-    raw = out / "raw.onnx"
-    export_graph(classifier, raw)
+    export_graph(classifier, out / "portable.onnx")
     channel.progress(0.8)
-    optimize(raw, out / "model.onnx")
-    raw.unlink()
+    optimize(out / "portable.onnx", out / "model.onnx")
     return describe(out / "model.onnx")
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from doorstep.errors import ConversionError
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -16,6 +15,7 @@ from transformers import (
     set_seed,
 )
 
+from doorstep.errors import ConversionError
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel
 

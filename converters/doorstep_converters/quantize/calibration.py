@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Array, TensorSpec
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from doorstep.errors import UsageError
-from doorstep.tensors import Array
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
+from doorstep.errors import UsageError
+from doorstep.tensors import Array
 from doorstep_converters.export.onnx import describe
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.worker import Channel

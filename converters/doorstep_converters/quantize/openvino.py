@@ -6,8 +6,8 @@ from typing import Any
 
 import nncf
 import openvino as ov
-from doorstep.errors import UsageError
 
+from doorstep.errors import UsageError
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.worker import Channel
 

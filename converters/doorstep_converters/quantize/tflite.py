@@ -1,17 +1,18 @@
 """Recipes for LiteRT, by AI Edge Quantizer."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 from ai_edge_quantizer import recipe as recipes
+
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-
 from doorstep_converters.export.tflite import buckets, signature
 from doorstep_converters.quantize.calibration import pad_feed, read_feeds
 from doorstep_converters.worker import Channel
+
+_SAMPLES = 64  # calibration feeds of each signature
 
 
 def quantize(
@@ -48,10 +49,12 @@ def _recipe(name: str) -> Any:
     return getattr(recipes, name)()
 
 
-def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, Iterator[dict[str, Array]]]:
-    """Give every signature every feed that fits it: each has activation ranges of its own."""
-    lengths = buckets(max_length)
-    return {
-        signature(1, length): iter([pad_feed(f, length) for f in feeds if f["input_ids"].shape[1] <= length])
-        for length in lengths
-    }
+def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, list[dict[str, Array]]]:
+    """Give every signature the feeds that fit it, the longest first: each has activation ranges of its own."""
+    feeds = sorted(feeds, key=lambda feed: -feed["input_ids"].shape[1])
+    chosen = {}
+    for length in buckets(max_length):
+        fitting = [pad_feed(feed, length) for feed in feeds if feed["input_ids"].shape[1] <= length]
+        cut = [{name: array[:, :length] for name, array in feeds[-1].items()}]
+        chosen[signature(1, length)] = (fitting or cut)[:_SAMPLES]
+    return chosen

