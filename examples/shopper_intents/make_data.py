@@ -23,7 +23,7 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 TABLE = HERE / "intents.csv"
 SEED = 20261124
-PER_INTENT = 380  # utterances, at most
+PER_INTENT = 400  # utterances, at most
 POOL = 200  # expansions drawn of one template, at most
 FEWEST_TEMPLATES = 30
 DEV_SHARE, TEST_SHARE = 0.1, 0.2

@@ -7,7 +7,7 @@ import numpy as np
 
 from doorstep.errors import EngineError
 from doorstep.session import Session
-from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+from doorstep.tensors import Array, Feeds, Fetches, TensorSpec, check_feeds
 
 Shape = dict[str, int]
 """Axis name to length, for every axis that varies."""
@@ -86,7 +86,10 @@ class FixedBatch:
         return self._outputs
 
     def run(self, feeds: Feeds) -> Fetches:
-        wanted = len(next(iter(feeds.values())))
+        check_feeds(self._inputs, feeds)
+        wanted = len(feeds[self._inputs[0].name])
+        if wanted == 0:
+            raise EngineError("feeds: expected at least one row, got none")
         parts = [self._part(feeds, start) for start in range(0, wanted, self._rows)]
         return {name: np.concatenate([part[name] for part in parts])[:wanted] for name in parts[0]}
 

@@ -10,15 +10,13 @@ from doorstep.session import Graph, Session, SessionOptions
 from doorstep.tensors import Feeds, Fetches, TensorSpec
 from doorstep_runtimes.fixed_shapes import with_any_batch
 
-_Failure = (
-    ort.capi.onnxruntime_pybind11_state.Fail,
-    ort.capi.onnxruntime_pybind11_state.InvalidArgument,
-    ort.capi.onnxruntime_pybind11_state.InvalidGraph,
-    ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-    ort.capi.onnxruntime_pybind11_state.NoSuchFile,
-    ort.capi.onnxruntime_pybind11_state.NotImplemented,
-    ort.capi.onnxruntime_pybind11_state.RuntimeException,
+_PROVIDERS = frozenset(ort.get_available_providers())
+_STATE = ort.capi.onnxruntime_pybind11_state
+_Failure: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(_STATE).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    AttributeError,
     RuntimeError,
+    TypeError,
     ValueError,
 )
 
@@ -32,23 +30,36 @@ def open_graph(graph: Graph, options: SessionOptions) -> Session:
     Raises:
         EngineError: ONNX Runtime refuses the file or an option.
     """
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = options.threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
     raw = dict(options.engine_options)
     providers = raw.pop("providers", ["CPUExecutionProvider"])
-    for key, value in raw.pop("config", {}).items():
-        settings.add_session_config_entry(key, str(value))
-    for key, value in raw.items():
-        if not hasattr(settings, key):
-            raise EngineError(f"onnxruntime: SessionOptions has no attribute {key!r}")
-        setattr(settings, key, value)
+    settings = _settings(options.threads, raw)
+    # ONNX Runtime would warn of an unknown provider, and quietly use another.
+    if unknown := {name if isinstance(name, str) else name[0] for name in providers} - _PROVIDERS:
+        raise EngineError(f"providers: expected some of {', '.join(sorted(_PROVIDERS))}, got {', '.join(unknown)}")
     try:
         session = ort.InferenceSession(str(graph.path), settings, providers=providers)
     except _Failure as error:
         raise EngineError(f"{graph.path}: ONNX Runtime cannot open it ({error!s:.300})") from error
     return with_any_batch(OnnxSession(session, graph))
+
+
+def _settings(threads: int, raw: dict[str, Any]) -> Any:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    for key, value in raw.items():
+        try:
+            if key == "config":
+                for entry, text in value.items():
+                    settings.add_session_config_entry(entry, str(text))
+            elif not hasattr(settings, key):
+                raise AttributeError("SessionOptions has no such attribute")
+            else:
+                setattr(settings, key, value)
+        except _Failure as error:
+            raise EngineError(f"engine option {key}={value!r:.60}: {error!s:.200}") from error
+    return settings
 
 
 class OnnxSession:
@@ -70,11 +81,12 @@ class OnnxSession:
         return self._outputs
 
     def run(self, feeds: Feeds) -> Fetches:
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise EngineError("the session is closed")
         try:
             named = {source: feeds[name] for name, source in self._sources.items()}
-            arrays = self._session.run(self._fetch, named)
+            arrays = session.run(self._fetch, named)
         except KeyError as error:
             raise EngineError(f"feeds: {error} is missing") from error
         except _Failure as error:

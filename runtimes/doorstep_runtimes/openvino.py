@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import queue
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +11,7 @@ import openvino as ov
 
 from doorstep.errors import EngineError
 from doorstep.session import Graph, Session, SessionOptions
-from doorstep.tensors import Feeds, Fetches, TensorSpec
+from doorstep.tensors import Feeds, Fetches, TensorSpec, check_feeds
 from doorstep_runtimes.fixed_shapes import with_any_batch
 
 _REQUESTS = 4  # infer requests made at most; further threads wait for one
@@ -36,9 +36,9 @@ def open_graph(graph: Graph, options: SessionOptions) -> Session:
     config.update(options.engine_options)
     try:
         compiled = ov.Core().compile_model(str(graph.path), config.pop("DEVICE", "CPU"), config)
+        return with_any_batch(OpenvinoSession(compiled, graph))
     except (RuntimeError, TypeError) as error:
         raise EngineError(f"{graph.path}: OpenVINO cannot open it ({error!s:.300})") from error
-    return with_any_batch(OpenvinoSession(compiled, graph))
 
 
 class OpenvinoSession:
@@ -50,7 +50,8 @@ class OpenvinoSession:
         self._outputs = graph.outputs
         self._ports = [(spec.name, compiled.input(spec.source or spec.name)) for spec in graph.inputs]
         self._fetch = [(spec.name, compiled.output(spec.source or spec.name)) for spec in graph.outputs]
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._idle: list[Any] = []
         self._made = 0
 
     @property
@@ -62,27 +63,35 @@ class OpenvinoSession:
         return self._outputs
 
     def run(self, feeds: Feeds) -> Fetches:
+        check_feeds(self._inputs, feeds)  # OpenVINO itself reads past the end of a tensor that is too short
         request = self._borrow()
         try:
             request.infer({port: feeds[name] for name, port in self._ports}, share_inputs=True)
             return {name: np.array(request.get_tensor(port).data) for name, port in self._fetch}
-        except KeyError as error:
-            raise EngineError(f"feeds: {error} is missing") from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise EngineError(f"OpenVINO failed: {error!s:.300}") from error
         finally:
-            self._idle.put(request)
+            self._give_back(request)
 
     def close(self) -> None:
-        self._compiled = None
+        with self._changed:
+            self._compiled = None
+            self._idle.clear()  # an idle request would keep the model in memory
+            self._changed.notify_all()
 
     def _borrow(self) -> Any:
-        if self._compiled is None:
-            raise EngineError("the session is closed")
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            if self._made >= _REQUESTS:
-                return self._idle.get()
+        with self._changed:
+            while self._compiled is not None and not self._idle and self._made >= _REQUESTS:
+                self._changed.wait()
+            if self._compiled is None:
+                raise EngineError("the session is closed")
+            if self._idle:
+                return self._idle.pop()
             self._made += 1
             return self._compiled.create_infer_request()
+
+    def _give_back(self, request: Any) -> None:
+        with self._changed:
+            if self._compiled is not None:
+                self._idle.append(request)
+            self._changed.notify()

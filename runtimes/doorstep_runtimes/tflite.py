@@ -12,7 +12,7 @@ import numpy as np
 
 from doorstep.errors import EngineError
 from doorstep.session import Graph, Session, SessionOptions
-from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+from doorstep.tensors import Array, Feeds, Fetches, TensorSpec, check_feeds
 from doorstep_runtimes.fixed_shapes import Shape, fill, plan_batches, varying_axes, with_any_batch
 
 try:
@@ -66,14 +66,13 @@ class TfliteSession:
         return self._outputs
 
     def run(self, feeds: Feeds) -> Fetches:
+        check_feeds(self._inputs, feeds)
         with self._lock:
             if self._interpreter is None:
                 raise EngineError("the session is closed")
             try:
                 return self._run_padded(feeds) if self._axes else self._run_fixed(feeds)
-            except KeyError as error:
-                raise EngineError(f"feeds: {error} is missing") from error
-            except (RuntimeError, ValueError, TypeError) as error:
+            except (RuntimeError, ValueError, TypeError, KeyError) as error:
                 raise EngineError(f"LiteRT failed: {error!s:.300}") from error
 
     def close(self) -> None:

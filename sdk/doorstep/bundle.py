@@ -5,6 +5,7 @@ bytes before their signature was (where a trust key is configured).
 """
 
 import hashlib
+import mmap
 import os
 import stat
 from collections.abc import Iterable
@@ -21,7 +22,6 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig.json"
 MAX_SHARED_BYTES = 256 << 20
 _MAX_SIGNATURE_BYTES = 2 * manifests.MAX_MANIFEST_BYTES
-_CHUNK = 1 << 20
 
 
 class Bundle:
@@ -84,10 +84,7 @@ class Bundle:
         entry = self._entry(path)
         if path not in self._verified:
             with _open_regular(self.folder / path) as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-            _compare(entry, digest.hexdigest())
+                _compare(entry, _digest(file))
             self._verified.add(path)
         return self.folder / path
 
@@ -185,6 +182,14 @@ def _open_regular(path: Path) -> BinaryIO:
         os.close(handle)
         raise IntegrityError(f"{path}: expected a regular file")
     return os.fdopen(handle, "rb")
+
+
+def _digest(file: BinaryIO) -> str:
+    """Return the sha256 of a whole file in one call, so that a second thread can parse something meanwhile."""
+    if os.fstat(file.fileno()).st_size == 0:
+        return hashlib.sha256().hexdigest()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return hashlib.sha256(data).hexdigest()
 
 
 def _compare(entry: FileEntry, digest: str) -> None:

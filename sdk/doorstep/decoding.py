@@ -1,23 +1,30 @@
-"""JSON from outside, decoded once and strictly into dataclasses."""
+"""JSON from outside, decoded once and strictly into dataclasses.
+
+Libraries that do this either have no wheel for 32-bit ARM or take longer than loading the engine; see
+`sdk/docs/decisions/0002-own-decoder.md`.
+"""
 
 import json
-from typing import Any, TypeVar
-
-from dacite import Config, DaciteError, from_dict
+import types
+from collections.abc import Callable, Hashable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from doorstep.errors import FormatError
 
 _Value = TypeVar("_Value")
+_Reader = Callable[[Any, str], Any]
 
 
 def parse_json(data: bytes, subject: str) -> Any:
     """Parse JSON bytes; the caller has bounded their length.
 
     Raises:
-        FormatError: not UTF-8, not JSON, NaN or Infinity in it, or nested too deep.
+        FormatError: not UTF-8, not JSON, NaN or Infinity in it, a name twice, or nested too deep.
     """
     try:
-        return json.loads(data.decode(), parse_constant=_refuse)
+        return json.loads(data.decode(), parse_constant=_refuse, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise FormatError(f"{subject}: expected JSON, got {reason[:200]}") from error
@@ -43,26 +50,116 @@ def build(plain: dict[str, Any], kind: type[_Value], subject: str) -> _Value:
     """Build the dataclass `kind` from plain JSON values; types are checked, unknown fields ignored.
 
     Raises:
-        FormatError: a missing field or a wrong type.
+        FormatError: a missing field or a wrong type; the message names the place.
     """
     try:
-        return from_dict(kind, plain, _CONFIG)
-    except (DaciteError, TypeError, ValueError, RecursionError) as error:
+        return cast(_Value, _reader(cast(Hashable, kind))(plain, ""))
+    except ValueError as error:
         raise FormatError(f"{subject}: {error!s:.300}") from error
+
+
+@cache
+def _reader(kind: Hashable) -> _Reader:
+    """Return the function that checks a JSON value against the type `kind` and returns it decoded."""
+    if is_dataclass(kind):
+        return _object_reader(kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return lambda value, place: value
+    if kind is float:
+        return _number
+    if origin is types.UnionType:
+        return _union_reader(arguments)
+    if origin is tuple:
+        return _tuple_reader(_reader(arguments[0]))
+    if origin is dict:
+        return _dict_reader(_reader(arguments[1]))
+    return _exact_reader(cast(type, kind))
+
+
+def _object_reader(kind: Any) -> _Reader:
+    parts = [(field.name, _reader(cast(Hashable, field.type)), _is_required(field)) for field in fields(kind)]
+
+    def read(value: Any, place: str) -> Any:
+        if type(value) is not dict:
+            raise _wrong(place, "an object", value)
+        found = {}
+        for name, reader, is_required in parts:
+            if name in value:
+                found[name] = reader(value[name], f"{place}.{name}" if place else name)
+            elif is_required:
+                raise ValueError(f"{f'{place}.' if place else ''}{name} is missing")
+        return kind(**found)
+
+    return read
+
+
+def _is_required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _tuple_reader(item: _Reader) -> _Reader:
+    def read(value: Any, place: str) -> Any:
+        if type(value) is not list:
+            raise _wrong(place, "a list", value)
+        return tuple([item(element, f"{place}[{number}]") for number, element in enumerate(value)])
+
+    return read
+
+
+def _dict_reader(item: _Reader) -> _Reader:
+    def read(value: Any, place: str) -> Any:
+        if type(value) is not dict:
+            raise _wrong(place, "an object", value)
+        return {name: item(element, f"{place}.{name}") for name, element in value.items()}
+
+    return read
+
+
+def _union_reader(kinds: tuple[Any, ...]) -> _Reader:
+    readers = [_reader(kind) for kind in kinds]
+    names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+
+    def read(value: Any, place: str) -> Any:
+        for reader in readers[:-1]:
+            try:
+                return reader(value, place)
+            except ValueError:
+                if type(value) is dict:
+                    raise
+        try:
+            return readers[-1](value, place)
+        except ValueError:
+            raise _wrong(place, names, value) from None
+
+    return read
+
+
+def _exact_reader(kind: type) -> _Reader:
+    def read(value: Any, place: str) -> Any:
+        if type(value) is not kind:
+            raise _wrong(place, "null" if kind is type(None) else kind.__name__, value)
+        return value
+
+    return read
+
+
+def _number(value: Any, place: str) -> float:
+    if type(value) not in (int, float):
+        raise _wrong(place, "a number", value)
+    return float(value)
+
+
+def _wrong(place: str, expected: str, value: Any) -> ValueError:
+    return ValueError(f"{place}: expected {expected}, got {value!r:.40}")
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _number(value: Any) -> Any:
-    return float(value) if type(value) is int else value
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise DaciteError(f"expected a whole number, got {value!r}")
-    return value
-
-
-_CONFIG = Config(cast=[tuple], type_hooks={float: _number, int: _whole})
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found

@@ -4,10 +4,9 @@ import functools
 import importlib.machinery
 import importlib.util
 import os
-import platform
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from doorstep.session import RUNTIMES
 
@@ -38,8 +37,7 @@ _KNOWN_FEATURES = frozenset(
 _MIB = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """One machine, as seen from this process.
 
     Attributes:
@@ -64,7 +62,7 @@ class Device:
         info = _read(Path("/proc/cpuinfo"))
         return cls(
             arch=_arch(),
-            cpu=_field(info, "model name", "Model", "Hardware") or platform.processor() or "unknown",
+            cpu=_field(info, "model name", "Model", "Hardware") or "unknown",
             features=_features(info),
             cores=granted_cores(),
             memory_mib=_memory_mib(),
@@ -115,7 +113,7 @@ def _version(distribution: str, spec: importlib.machinery.ModuleSpec) -> str:
 
 
 def _arch() -> str:
-    machine = platform.machine().lower()
+    machine = os.uname().machine.lower()
     return {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}.get(machine, machine)
 
 

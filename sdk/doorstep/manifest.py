@@ -6,6 +6,7 @@ format version is refused. `sdk/docs/bundle.schema.json` is generated from the t
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ MAX_FILES = 4096
 MAX_FILE_BYTES = 1 << 40
 _PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DTYPE = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
@@ -170,6 +172,9 @@ def _check(manifest: Manifest) -> None:
         if entry.path.casefold() in seen:
             raise FormatError(f"manifest.json: {entry.path} is listed twice")
         seen.add(entry.path.casefold())
+    folders = {parent.casefold() for entry in manifest.files for parent in _parents(entry.path)}
+    if both := sorted(folders & seen):
+        raise FormatError(f"manifest.json: {both[0]} is listed as a file and as a folder")
     listed = {entry.path for entry in manifest.files}
     if manifest.golden not in listed:
         raise FormatError(f"manifest.json: the golden examples {manifest.golden!r} are not listed")
@@ -182,6 +187,17 @@ def _check(manifest: Manifest) -> None:
             raise FormatError(f"manifest.json: {variant.name} names unlisted files {sorted(unlisted)}")
         if variant.entry not in variant.files:
             raise FormatError(f"manifest.json: {variant.name} does not own its entry {variant.entry}")
+        for spec in (*variant.inputs, *variant.outputs):
+            if not _DTYPE.fullmatch(spec.dtype) or any(type(axis) is int and axis < 1 for axis in spec.shape):
+                raise FormatError(
+                    f"manifest.json: {spec.name:.80} is no tensor: {spec.dtype[:20]!r} {list(spec.shape)[:8]}"
+                )
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _check_name(name: str) -> None:

@@ -1,7 +1,8 @@
 """`Predictor`: a bundle, the variant that fits this device, one item in, one result out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,9 @@ from doorstep.bundle import Bundle
 from doorstep.device import Device
 from doorstep.errors import EngineError, IncompatibleError, InputError, MissingExtraError, UsageError
 from doorstep.manifest import Manifest, Variant
-from doorstep.race import race
 from doorstep.selection import Ranking, Why, rank
-from doorstep.session import Graph, Session, SessionOptions, open_session
+from doorstep.session import Graph, Session, SessionOptions, import_adapter, open_session
 from doorstep.signing import TrustKey
-from doorstep.single_file import unpack_cached
 from doorstep.tasks import Task, load_task
 
 
@@ -81,6 +80,8 @@ class Predictor:
         trust = options.trust or TrustKey.configured()
         folder = Path(source)
         if folder.is_file():
+            from doorstep.single_file import unpack_cached  # a ZIP reader most devices never need
+
             folder = unpack_cached(folder, cache_dir, trust)
         bundle = Bundle.open(folder, trust=trust, is_lazy=True)
         device = Device.detect()
@@ -90,6 +91,8 @@ class Predictor:
         opener = _Opener(bundle, session_options, options.task_options)
         is_raced = options.is_raced or os.environ.get("DOORSTEP_RACE") == "1"
         if is_raced and len(ranking.usable) > 1:
+            from doorstep.race import race
+
             ranking = race(ranking, bundle, device, opener.open, cache_dir)
         return opener.first(ranking, strict or os.environ.get("DOORSTEP_STRICT") == "1")
 
@@ -157,12 +160,17 @@ class _Opener:
     task_options: dict[str, Any]
 
     def open(self, variant: Variant, why: Why) -> Predictor:
+        """Open engine and task at once: hashing, loading a model and parsing a tokenizer use different cores."""
+        with _Background(lambda: self._session(variant)) as session:
+            import_adapter(variant.runtime)  # Python's part of the work, while the other thread hashes
+            task = load_task(self.bundle, variant.inputs, self.task_options)
+        return Predictor(self.bundle, variant, session.result(), task, why)
+
+    def _session(self, variant: Variant) -> Session:
         for path in variant.files:
             self.bundle.file(path)
-        task = load_task(self.bundle, variant.inputs, self.task_options)
         graph = Graph(self.bundle.folder / variant.entry, variant.inputs, variant.outputs)
-        session = open_session(variant.runtime, graph, self.session_options)
-        return Predictor(self.bundle, variant, session, task, why)
+        return open_session(variant.runtime, graph, self.session_options)
 
     def first(self, ranking: Ranking, is_strict: bool) -> Predictor:
         """Open the best variant that an engine accepts."""
@@ -175,6 +183,40 @@ class _Opener:
                     raise IncompatibleError(f"{variant.name} failed and strict forbids a fallback: {error}") from error
                 fallbacks.append(f"{variant.name} failed: {error}")
         raise IncompatibleError(f"every variant failed: {'; '.join(fallbacks)}")
+
+
+class _Background:
+    """One call in a thread of its own; leaving the context waits for it."""
+
+    def __init__(self, call: Callable[[], Session]) -> None:
+        self._call = call
+        self._value: Session | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="doorstep-load")
+
+    def __enter__(self) -> "_Background":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join()
+        if error is not None and self._value is not None:
+            self._value.close()
+
+    def result(self) -> Session:
+        """Return what the call returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        assert self._value is not None  # noqa: S101 -- the thread has ended
+        return self._value
+
+    def _run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:  # noqa: BLE001 -- raised again by result, in the caller's thread
+            self._error = error
 
 
 def _threads(threads: int | None, device: Device) -> int:

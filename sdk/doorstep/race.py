@@ -5,7 +5,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def race(ranking: Ranking, bundle: Bundle, device: Device, opener: Open, cache_d
     ordered = sorted(runners, key=lambda variant: times[variant.name])
     verdicts = tuple(_verdict(verdict, times) for verdict in ranking.verdicts)
     rule = "lowest p50 in a race on this device"
-    return replace(ranking, usable=(*ordered, *ranking.usable[_RUNNERS:]), rule=rule, verdicts=verdicts)
+    return ranking._replace(usable=(*ordered, *ranking.usable[_RUNNERS:]), rule=rule, verdicts=verdicts)
 
 
 def _time(variant: Variant, ranking: Ranking, opener: Open, items: list[object]) -> float:
@@ -65,7 +64,7 @@ def _verdict(verdict: Verdict, times: dict[str, float]) -> Verdict:
     if verdict.variant not in times:
         return verdict
     p50 = times[verdict.variant]
-    return replace(verdict, reason=f"p50 {p50:.2f} ms here" if p50 < float("inf") else "failed in the race")
+    return verdict._replace(reason=f"p50 {p50:.2f} ms here" if p50 < float("inf") else "failed in the race")
 
 
 def _cache_file(cache_dir: Path | None, bundle: Bundle, device: Device, ranking: Ranking) -> Path | None:

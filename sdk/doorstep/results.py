@@ -1,19 +1,16 @@
 """What `predict` returns: frozen values made of plain data."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """One class and its probability (0 to 1)."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(NamedTuple):
     """The classes of one item, best first.
 
     Attributes:
@@ -35,11 +32,10 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
-        return asdict(self)
+        return {**self._asdict(), "scores": [score._asdict() for score in self.scores], "labels": list(self.labels)}
 
 
-@dataclass(frozen=True, slots=True)
-class Tensors:
+class Tensors(NamedTuple):
     """Raw outputs of a model whose task doorstep does not interpret, as nested lists."""
 
     outputs: dict[str, Any]

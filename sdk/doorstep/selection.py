@@ -5,7 +5,7 @@ this kind; else a table of what each kind of CPU is known to run well. int8 is n
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from doorstep.device import Device, parse_version
 from doorstep.errors import IncompatibleError, UsageError
@@ -34,8 +34,7 @@ _PRIOR: dict[tuple[str, str], tuple[int, int]] = {
 _PRIOR_UNKNOWN = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided about one variant, and the reason in words."""
 
     variant: str
@@ -43,8 +42,7 @@ class Verdict:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Why:
+class Why(NamedTuple):
     """The choice, explained. `str(why)` is a table for people."""
 
     chosen: str
@@ -62,8 +60,7 @@ class Why:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(NamedTuple):
     """The variants this device can run, best first, and the verdict on every variant."""
 
     usable: tuple[Variant, ...]
@@ -122,7 +119,8 @@ def _engine_for(variant: Variant, device: Device) -> tuple[str, str]:
     if variant.runtime not in RUNTIMES:
         return "", f"this doorstep knows no runtime {variant.runtime!r}; upgrade with: pip install -U doorstep"
     old = []
-    for distribution, lowest in variant.requires.items():
+    requires = variant.requires or dict.fromkeys(RUNTIMES[variant.runtime].distributions, "0")
+    for distribution, lowest in requires.items():
         installed = device.engines.get(distribution)
         if installed is None:
             continue
@@ -130,8 +128,8 @@ def _engine_for(variant: Variant, device: Device) -> tuple[str, str]:
             return f"{distribution} {installed}", ""
         old.append(f"{distribution} {installed} is older than {lowest}")
     if old:
-        return "", f"{'; '.join(old)}; run: pip install -U {next(iter(variant.requires))}"
-    names = " or ".join(variant.requires)
+        return "", f"{'; '.join(old)}; run: pip install -U {next(iter(requires))}"
+    names = " or ".join(requires)
     return "", f"{names} is not installed; run: pip install 'doorstep[{RUNTIMES[variant.runtime].extra}]'"
 
 

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from doorstep.errors import MissingExtraError, UsageError
 from doorstep.tensors import Feeds, Fetches, TensorSpec
@@ -57,8 +57,7 @@ class Graph:
     outputs: tuple[TensorSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """One adapter.
 
     Attributes:
@@ -87,8 +86,18 @@ def open_session(runtime: str, graph: Graph, options: SessionOptions | None = No
     """Open `graph` in the engine named `runtime`, a key of `RUNTIMES`.
 
     Raises:
-        MissingExtraError: the engine is not installed.
         EngineError: the engine refuses the file.
+        MissingExtraError, UsageError: as `import_adapter`.
+    """
+    session: Session = import_adapter(runtime).open_graph(graph, options or SessionOptions())
+    return session
+
+
+def import_adapter(runtime: str) -> Any:
+    """Import the adapter named `runtime`, and with it its engine.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
         UsageError: no such runtime.
     """
     if runtime not in RUNTIMES:
@@ -96,5 +105,4 @@ def open_session(runtime: str, graph: Graph, options: SessionOptions | None = No
     entry = RUNTIMES[runtime]
     if not any(importlib.util.find_spec(name) for name in entry.distributions.values()):
         raise MissingExtraError.of(next(iter(entry.distributions)), entry.extra)
-    session: Session = importlib.import_module(entry.module).open_graph(graph, options or SessionOptions())
-    return session
+    return importlib.import_module(entry.module)

@@ -6,13 +6,11 @@ package; signing and `keygen` need `cryptography` as well.
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doorstep.decoding import parse_json
 from doorstep.errors import FormatError, MissingExtraError, SignatureError, UsageError
-from doorstep.files import write_atomic
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -23,8 +21,7 @@ TRUST_FILES = ("~/.config/doorstep/trust.pub", "/etc/doorstep/trust.pub")
 _MAX_KEY_BYTES = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class TrustKey:
+class TrustKey(NamedTuple):
     """The public half of a signing key: 64 hexadecimal digits of Ed25519."""
 
     public: str
@@ -71,6 +68,8 @@ def keygen(private: Path) -> Path:
     for path in (private, public):
         if path.exists():
             raise UsageError(f"{path}: exists already; keys are never overwritten")
+    from doorstep.files import write_atomic
+
     signer = _crypto_signer().generate_ed25519()
     private.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(private, signer.private_bytes, mode=0o600)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from doorstep.errors import InputError
+from doorstep.errors import EngineError
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -37,17 +37,16 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Feeds) -> None:
     """Compare feeds with their specs.
 
     Raises:
-        InputError: a tensor is missing, unknown, or of the wrong dtype or shape.
+        EngineError: a tensor is missing, unknown, or of the wrong dtype or shape.
     """
-    missing = {spec.name for spec in specs} ^ feeds.keys()
-    if missing:
+    if {spec.name for spec in specs} != feeds.keys():
         expected = ", ".join(spec.name for spec in specs)
-        raise InputError(f"feeds: expected exactly {expected}, got {', '.join(sorted(feeds)) or 'nothing'}")
+        raise EngineError(f"feeds: expected exactly {expected}, got {', '.join(sorted(feeds)) or 'nothing'}")
     axes: dict[str, int] = {}
     for spec in specs:
         array = feeds[spec.name]
         if array.dtype != np.dtype(spec.dtype):
-            raise InputError(f"{spec.name}: expected dtype {spec.dtype}, got {array.dtype}")
+            raise EngineError(f"{spec.name}: expected dtype {spec.dtype}, got {array.dtype}")
         _check_shape(spec, array.shape, axes)
 
 
@@ -59,4 +58,4 @@ def _check_shape(spec: TensorSpec, shape: tuple[int, ...], axes: dict[str, int])
         else:
             fits = fits and wanted == got
     if not fits:
-        raise InputError(f"{spec.name}: expected shape {list(spec.shape)}, got {list(shape)}")
+        raise EngineError(f"{spec.name}: expected shape {list(spec.shape)}, got {list(shape)}")

@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import platform
-from dataclasses import asdict
 from pathlib import Path
 
 from doorstep import __version__
@@ -28,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         "doorstep": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}, {' '.join(platform.libc_ver())}",
-        **asdict(device),
+        **device._asdict(),
         "features": sorted(device.features),
         "trust_key": trust.public if trust else None,
         "choice": _choice(arguments.bundle, device, trust) if arguments.bundle else None,
