@@ -1,4 +1,4 @@
-"""Score TF-IDF and logistic regression on intents.csv: train on train, print accuracy and confusions on test."""
+"""Score TF-IDF and logistic regression on intents.csv: fit on train, print test accuracy and confusions."""
 
 import argparse
 import csv

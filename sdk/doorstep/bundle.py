@@ -33,7 +33,7 @@ class Bundle:
         self.digest = digest
         """sha256 of the manifest's bytes: the identity of everything in the bundle."""
         self.signer = signer
-        """Key id of the trusted key that signed the manifest; None where no trust key is configured."""
+        """The trusted public key that signed the manifest; None where no trust key is configured."""
         self._entries = {entry.path: entry for entry in manifest.files}
         self._verified: set[str] = set()
 

@@ -5,6 +5,7 @@ Libraries that do this either have no wheel for 32-bit ARM or take longer than l
 """
 
 import json
+import math
 import types
 from collections.abc import Callable, Hashable
 from dataclasses import MISSING, fields, is_dataclass
@@ -21,10 +22,10 @@ def parse_json(data: bytes, subject: str) -> Any:
     """Parse JSON bytes; the caller has bounded their length.
 
     Raises:
-        FormatError: not UTF-8, not JSON, NaN or Infinity in it, a name twice, or nested too deep.
+        FormatError: not UTF-8, not JSON, a number no float64 can hold, a name twice, or nested too deep.
     """
     try:
-        return json.loads(data.decode(), parse_constant=_refuse, object_pairs_hook=_distinct)
+        return json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise FormatError(f"{subject}: expected JSON, got {reason[:200]}") from error
@@ -54,7 +55,7 @@ def build(plain: dict[str, Any], kind: type[_Value], subject: str) -> _Value:
     """
     try:
         return cast(_Value, _reader(cast(Hashable, kind))(plain, ""))
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise FormatError(f"{subject}: {error!s:.300}") from error
 
 
@@ -154,8 +155,13 @@ def _wrong(place: str, expected: str, value: Any) -> ValueError:
     return ValueError(f"{place}: expected {expected}, got {value!r:.40}")
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant:.40} is no JSON number")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -57,31 +57,31 @@ class Device(NamedTuple):
     engines: dict[str, str]
 
     @classmethod
-    def detect(cls) -> "Device":
-        """Read this machine; imports no engine."""
-        info = _read(Path("/proc/cpuinfo"))
+    def detect(cls, root: Path = Path("/")) -> "Device":
+        """Read this machine, whose `proc` and `sys` lie under `root`; imports no engine."""
+        info = _read(root / "proc/cpuinfo")
         return cls(
             arch=_arch(),
             cpu=_field(info, "model name", "Model", "Hardware") or "unknown",
             features=_features(info),
-            cores=granted_cores(),
-            memory_mib=_memory_mib(),
+            cores=granted_cores(root),
+            memory_mib=_memory_mib(root),
             engines=installed_engines(),
         )
 
 
-def granted_cores() -> int:
-    """Count the cores this process may use: the smaller of its affinity and its cgroup's quota, at least 1."""
+def granted_cores(root: Path = Path("/")) -> int:
+    """Count the cores this process may use: the smallest of its affinity and its cgroups' quotas, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota, _, period = _read(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
-    if not period:
-        quota = _read(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-        period = _read(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-    if quota.strip().isdigit() and period.strip().isdigit() and int(period) > 0:
-        cores = min(cores, max(1, int(quota) // int(period)))
+    for folder in _cgroups(root, "cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if not period:
+            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if quota.strip().isdecimal() and period.strip().isdecimal() and int(period) > 0:
+            cores = min(cores, int(quota) // int(period))
     return max(1, cores)
 
 
@@ -97,8 +97,9 @@ def installed_engines() -> dict[str, str]:
 
 @functools.cache
 def parse_version(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, for comparing: `1.32.0+cpu` gives (1, 32, 0)."""
-    return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[+a-z-]", text, maxsplit=1)[0])[:4])
+    """Return the leading numbers of a version, for comparing: `1.32.0+cpu` gives (1, 32, 0, 0)."""
+    parts = re.findall(r"\d{1,9}", re.split(r"[+a-z-]", text, maxsplit=1)[0])[:4]
+    return tuple(int(part) for part in [*parts, "0", "0", "0", "0"][:4])
 
 
 def _version(distribution: str, spec: importlib.machinery.ModuleSpec) -> str:
@@ -122,15 +123,36 @@ def _features(info: str) -> frozenset[str]:
     return frozenset(flags) & _KNOWN_FEATURES
 
 
-def _memory_mib() -> int | None:
+def _memory_mib(root: Path) -> int | None:
     limits = []
-    if match := re.search(r"MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo"))):
+    if match := re.search(r"MemAvailable:\s+(\d+) kB", _read(root / "proc/meminfo")):
         limits.append(int(match[1]) // 1024)
-    limit = _read(Path("/sys/fs/cgroup/memory.max")).strip()
-    used = _read(Path("/sys/fs/cgroup/memory.current")).strip()
-    if limit.isdigit():
-        limits.append((int(limit) - int(used if used.isdigit() else "0")) // _MIB)
+    for folder in _cgroups(root, "memory"):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        # Files read once and not again stay in the cgroup's account until it needs the room.
+        cached = re.search(r"^(?:total_)?inactive_file (\d+)", _read(folder / "memory.stat"), re.MULTILINE)
+        if limit:
+            limits.append((limit - used + int(cached[1] if cached else 0)) // _MIB)
     return max(0, min(limits)) if limits else None
+
+
+def _cgroups(root: Path, controller: str) -> list[Path]:
+    """Return the folders of this process's cgroup and of those around it, of cgroup v2 and of v1's `controller`."""
+    folders = []
+    for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
+        inside = top / path.strip("/")
+        folders += [folder for folder in (inside, *inside.parents) if folder.is_relative_to(top)]
+    return folders
+
+
+def _number(path: Path) -> int:
+    text = _read(path).strip()
+    return int(text) if text.isdecimal() else 0
 
 
 def _field(info: str, *names: str) -> str | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from doorstep.errors import UsageError
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -38,7 +40,12 @@ def folder_aside(final: Path) -> Iterator[Path]:
     """Yield a new folder beside `final`; on a clean exit it takes `final`'s place in one step.
 
     An exception, Ctrl-C included, removes the new folder and leaves `final` as it was.
+
+    Raises:
+        UsageError: `final` is a file.
     """
+    if final.exists() and not final.is_dir():
+        raise UsageError(f"{final}: expected a folder or nothing there, got a file; it is left as it is")
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
     try:
@@ -47,7 +54,7 @@ def folder_aside(final: Path) -> Iterator[Path]:
         sync_tree(aside)
         _take_place(aside, final)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     sync_folder(final.parent)
 
 
@@ -71,15 +78,26 @@ def sync_folder(folder: Path) -> None:
 
 def _take_place(aside: Path, final: Path) -> None:
     """Rename `aside` to `final`; where `final` exists the two swap, and `aside` then holds the old one."""
-    if not final.exists():
-        os.rename(aside, final)
-        return
+    if not os.path.lexists(final):
+        try:
+            os.rename(aside, final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else was quicker
+                raise
     if _exchange(aside, final):
         return
     retired = final.with_name(f"{aside.name}.old")
     os.rename(final, retired)
     os.rename(aside, final)
-    shutil.rmtree(retired, ignore_errors=True)
+    _remove(retired)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

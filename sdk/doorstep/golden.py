@@ -1,5 +1,6 @@
 """Golden examples: raw items with the results the checkpoint gave, and how far a device may be off."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,9 @@ def flatten(result: Classification | Tensors) -> dict[str, float]:
 
 
 def max_error(expected: dict[str, float], got: dict[str, float]) -> float:
-    """Return the largest difference over the names in both; infinity where they share none."""
-    shared = expected.keys() & got.keys()
-    return max((abs(expected[name] - got[name]) for name in shared), default=float("inf"))
+    """Return the largest difference over the names in both; infinity where they share none, or one is no number."""
+    differences = [abs(expected[name] - got[name]) for name in expected.keys() & got.keys()]
+    return max(differences, default=float("inf")) if all(map(math.isfinite, differences)) else float("inf")
 
 
 def _best(values: dict[str, float]) -> str:

@@ -108,9 +108,11 @@ def peak_rss_mib() -> float:
 def _spawn(plan: Plan, iterations: int) -> dict[str, Any]:
     message = json.dumps({**asdict(plan), "iterations": iterations})
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, message], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
+    command = [sys.executable, "-c", _CHILD, message]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"{plan.variant}: the measuring process took more than {_TIMEOUT_S} s") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise EngineError(f"{plan.variant}: the measuring process failed: {lines[-1][:300]}")

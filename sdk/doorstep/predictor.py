@@ -112,8 +112,8 @@ class Predictor:
         Raises:
             InputError: an item is wrong (its place is named); nothing was computed.
         """
-        if isinstance(items, (str, bytes)):
-            raise InputError("items: expected a list of items, got one; use predict")
+        if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+            raise InputError(f"items: expected a list of items, got {type(items).__name__}; use predict for one")
         _check_batch_size(batch_size)
         task = self._task
         rows = task.prepare(list(items))
@@ -222,13 +222,13 @@ class _Background:
 def _threads(threads: int | None, device: Device) -> int:
     text = os.environ.get("DOORSTEP_THREADS")
     if threads is None and text:
-        if not text.isdigit():
+        if not text.isdecimal():
             raise UsageError(f"DOORSTEP_THREADS: expected a whole number, got {text!r}")
         threads = int(text)
     if threads is None:
         return device.cores
-    if not 1 <= threads <= 1024:
-        raise UsageError(f"threads: expected 1 to 1024, got {threads}")
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise UsageError(f"threads: expected 1 to 1024, got {threads!r}")
     return threads
 
 

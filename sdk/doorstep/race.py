@@ -1,5 +1,6 @@
 """A short race between variants on this very device, remembered on disk."""
 
+import contextlib
 import hashlib
 import json
 import statistics
@@ -34,10 +35,10 @@ def race(ranking: Ranking, bundle: Bundle, device: Device, opener: Open, cache_d
     times = _recall(place)
     if times is None or times.keys() != {variant.name for variant in runners}:
         items = [item_of(bundle, example) for example in load_golden(bundle).examples]
+        if not items:
+            return ranking
         times = {variant.name: _time(variant, ranking, opener, items) for variant in runners}
-        if place is not None:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(place, json.dumps(times).encode())
+        _remember(place, times)
     ordered = sorted(runners, key=lambda variant: times[variant.name])
     verdicts = tuple(_verdict(verdict, times) for verdict in ranking.verdicts)
     rule = "lowest p50 in a race on this device"
@@ -75,6 +76,15 @@ def _cache_file(cache_dir: Path | None, bundle: Bundle, device: Device, ranking:
     return cache_dir / "races" / f"{key}.json"
 
 
+def _remember(place: Path | None, times: dict[str, float]) -> None:
+    if place is None:
+        return
+    plain = {name: None if p50 == float("inf") else p50 for name, p50 in times.items()}
+    with contextlib.suppress(OSError):  # a full or read-only disk only means another race next time
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, json.dumps(plain).encode())
+
+
 def _recall(place: Path | None) -> dict[str, float] | None:
     """Return remembered times; a damaged file counts as none."""
     if place is None or not place.is_file():
@@ -83,6 +93,6 @@ def _recall(place: Path | None) -> dict[str, float] | None:
         data = file.read(_MAX_CACHE_BYTES)
     try:
         plain = parse_json(data, str(place))
-        return {str(name): float(p50) for name, p50 in plain.items()}
+        return {str(name): float("inf" if p50 is None else p50) for name, p50 in plain.items()}
     except (FormatError, AttributeError, TypeError, ValueError):
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from doorstep.errors import MissingExtraError, UsageError
+from doorstep.errors import EngineError, MissingExtraError, UsageError
 from doorstep.tensors import Feeds, Fetches, TensorSpec
 
 
@@ -87,7 +87,7 @@ def open_session(runtime: str, graph: Graph, options: SessionOptions | None = No
 
     Raises:
         EngineError: the engine refuses the file.
-        MissingExtraError, UsageError: as `import_adapter`.
+        MissingExtraError, EngineError, UsageError: as `import_adapter`.
     """
     session: Session = import_adapter(runtime).open_graph(graph, options or SessionOptions())
     return session
@@ -98,6 +98,7 @@ def import_adapter(runtime: str) -> Any:
 
     Raises:
         MissingExtraError: the engine is not installed.
+        EngineError: the engine is installed and cannot be imported.
         UsageError: no such runtime.
     """
     if runtime not in RUNTIMES:
@@ -105,4 +106,7 @@ def import_adapter(runtime: str) -> Any:
     entry = RUNTIMES[runtime]
     if not any(importlib.util.find_spec(name) for name in entry.distributions.values()):
         raise MissingExtraError.of(next(iter(entry.distributions)), entry.extra)
-    return importlib.import_module(entry.module)
+    try:
+        return importlib.import_module(entry.module)
+    except ImportError as error:  # a system library is missing, or made for another CPU
+        raise EngineError(f"{runtime}: installed, but cannot be imported ({error!s:.200})") from error

@@ -53,7 +53,7 @@ class TrustKey(NamedTuple):
         if path := os.environ.get(TRUST_VARIABLE):
             return cls.load(path)
         for name in TRUST_FILES:
-            if os.path.lexists(os.path.expanduser(name)):
+            if _stands(os.path.expanduser(name)):
                 return cls.load(name)
         return None
 
@@ -97,7 +97,7 @@ def sign_manifest(data: bytes, private: Path) -> bytes:
 
 
 def verify_envelope(envelope: bytes | None, data: bytes, trust: TrustKey) -> str:
-    """Check that `envelope` holds exactly `data`, signed by `trust`; return the key id.
+    """Check that `envelope` holds exactly `data`, signed by `trust`; return that public key.
 
     Raises:
         SignatureError: unsigned, another payload, another key, or damaged.
@@ -106,7 +106,7 @@ def verify_envelope(envelope: bytes | None, data: bytes, trust: TrustKey) -> str
         raise SignatureError("the bundle is not signed and a trust key is configured; sign it: doorstep sign")
     try:
         from securesystemslib.dsse import Envelope
-        from securesystemslib.exceptions import VerificationError
+        from securesystemslib.exceptions import UnverifiedSignatureError
         from securesystemslib.signer import SSlibKey
     except ImportError as error:
         raise MissingExtraError.of("securesystemslib, which verifies signatures,", "signed") from error
@@ -122,12 +122,23 @@ def verify_envelope(envelope: bytes | None, data: bytes, trust: TrustKey) -> str
             key = SSlibKey(signature.keyid, "ed25519", "ed25519", {"public": trust.public})
             try:
                 key.verify_signature(signature, parsed.pae())
-            except VerificationError:
+            except UnverifiedSignatureError:
                 continue
-            return str(signature.keyid)
+            return trust.public
     except (FormatError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise SignatureError(f"the signature cannot be read ({type(error).__name__}: {error!s:.100})") from error
     raise SignatureError(f"none of {len(signatures)} signatures is by the trusted key {trust.public[:12]}…")
+
+
+def _stands(path: str) -> bool:
+    """Tell whether something stands at `path`; what cannot be looked at counts as standing there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _crypto_signer() -> "type[CryptoSigner]":

@@ -4,8 +4,11 @@ The reader trusts nothing in the ZIP but the bytes of the manifest, and those on
 sizes come from the manifest, every byte is counted and hashed while it is written aside.
 """
 
+import errno
 import hashlib
 import os
+import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -14,13 +17,14 @@ from typing import IO
 
 from doorstep import manifest as manifests
 from doorstep.bundle import MANIFEST, SIGNATURE, Bundle
-from doorstep.errors import BundleError, IntegrityError
+from doorstep.errors import BundleError, IntegrityError, UsageError
 from doorstep.files import folder_aside, sync_folder
 from doorstep.signing import TrustKey, verify_envelope
 
 _CHUNK = 1 << 20
+_MAX_SIGNATURE_BYTES = 2 * manifests.MAX_MANIFEST_BYTES
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def pack(folder: Path, out: Path, *, trust: TrustKey | None = None) -> Path:
@@ -52,11 +56,17 @@ def unpack(file: Path, out: Path, *, trust: TrustKey | None = None) -> Path:
 
     Raises:
         BundleError: not such a file, or its content does not verify; `out` is then untouched.
+        UsageError: `out` holds something else than a bundle.
     """
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise UsageError(f"{out}: expected a bundle, an empty folder or nothing there, got other files; name another")
     try:
         with zipfile.ZipFile(file) as archive, folder_aside(out) as aside:
             _extract(archive, aside, trust)
-    except (FileNotFoundError, IsADirectoryError, *_DAMAGE) as error:
+    except (OSError, *_DAMAGE) as error:
+        # EINVAL: an offset in the archive points before its beginning. A full disk is no fault of the archive.
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.EISDIR, errno.EINVAL):
+            raise
         raise BundleError(f"{file}: expected a single-file bundle ({error!s:.120})") from error
     return out
 
@@ -69,30 +79,41 @@ def unpack_cached(file: Path, cache_dir: Path | None, trust: TrustKey | None) ->
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            data = _read(archive, MANIFEST, manifests.MAX_MANIFEST_BYTES)
+            members = _members(archive)
+            key = hashlib.sha256("\n".join(sorted(members)).encode())
+            key.update(_read(archive, MANIFEST, manifests.MAX_MANIFEST_BYTES))
+            key.update(_read(archive, SIGNATURE, _MAX_SIGNATURE_BYTES) if SIGNATURE in members else b"")
     except (OSError, KeyError, *_DAMAGE) as error:
         raise BundleError(f"{file}: expected a single-file bundle ({error!s:.120})") from error
-    parent = cache_dir or Path(tempfile.gettempdir()) / f"doorstep-{os.getuid()}"
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    out = parent / "bundles" / hashlib.sha256(data).hexdigest()[:32]
-    return out if (out / MANIFEST).is_file() else unpack(file, out, trust=trust)
+    out = (cache_dir or _own_temporary_folder()) / "bundles" / key.hexdigest()[:32]
+    try:
+        return Bundle.open(out, trust=trust, is_lazy=True).folder
+    except BundleError:  # not there, or damaged: the file itself decides
+        return unpack(file, out, trust=trust)
+
+
+def _own_temporary_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"doorstep-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise UsageError(f"{folder}: others can write there; name a folder of your own with DOORSTEP_CACHE")
+    return folder
 
 
 def _extract(archive: zipfile.ZipFile, aside: Path, trust: TrustKey | None) -> None:
-    members = {info.filename: info for info in archive.infolist()}
-    if len(members) != len(archive.infolist()) or len(members) > manifests.MAX_FILES + 2:
-        raise IntegrityError("the archive holds a name twice, or too many names")
+    members = _members(archive)
     if MANIFEST not in members:
         raise BundleError(f"no {MANIFEST} in it, so this is no bundle")
     data = _read(archive, MANIFEST, manifests.MAX_MANIFEST_BYTES)
-    envelope = _read(archive, SIGNATURE, 2 * manifests.MAX_MANIFEST_BYTES) if SIGNATURE in members else None
+    envelope = _read(archive, SIGNATURE, _MAX_SIGNATURE_BYTES) if SIGNATURE in members else None
     if trust is not None:
         verify_envelope(envelope, data, trust)
     manifest = manifests.decode(data)
     entries = {entry.path: entry for entry in manifest.files}
-    if extra := members.keys() - entries.keys() - {MANIFEST, SIGNATURE}:
+    if extra := members - entries.keys() - {MANIFEST, SIGNATURE}:
         raise IntegrityError(f"{min(extra)[:80]!r} is not listed in the manifest")
-    for path in sorted(entries.keys() & members.keys()):
+    for path in sorted(entries.keys() & members):
         (aside / path).parent.mkdir(parents=True, exist_ok=True)
         with archive.open(path) as source, open(aside / path, "wb") as target:
             digest = _copy(source, target, entries[path].size)
@@ -102,6 +123,16 @@ def _extract(archive: zipfile.ZipFile, aside: Path, trust: TrustKey | None) -> N
     if envelope is not None:
         (aside / SIGNATURE).write_bytes(envelope)
     Bundle.open(aside, trust=trust, is_lazy=True)
+
+
+def _members(archive: zipfile.ZipFile) -> set[str]:
+    infos = archive.infolist()
+    members = {info.filename for info in infos}
+    if len(members) != len(infos) or len(members) > manifests.MAX_FILES + 2:
+        raise IntegrityError("the archive holds a name twice, or too many names")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
+        raise IntegrityError("the archive is compressed otherwise than by deflate")
+    return members
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> str:

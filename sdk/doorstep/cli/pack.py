@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    out = arguments.out or arguments.bundle.with_name(arguments.bundle.name + ".zip")
+    bundle = arguments.bundle.resolve()
+    out = arguments.out or bundle.with_name(bundle.name + ".zip")
     pack(arguments.bundle, out, trust=TrustKey.configured())
     print(f"{out}: {out.stat().st_size} bytes")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.cli.output import print_json
+from doorstep.errors import InputError
 from doorstep.predictor import LoadOptions, Predictor
 from doorstep.results import Classification
 from doorstep.signing import TrustKey
@@ -47,8 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines() -> Iterator[str]:
-    for line in sys.stdin:
-        yield line.rstrip("\n")
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"stdin, line {number}: expected UTF-8 ({error})") from error
 
 
 def _show(result: Any, is_json: bool) -> None:

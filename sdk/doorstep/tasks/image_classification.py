@@ -51,6 +51,10 @@ class ImageClassification:
     def __init__(self, options: PictureOptions, spec: TensorSpec, labeller: Labeller) -> None:
         if options.layout not in ("NHWC", "NCHW") or options.resample.upper() not in Image.Resampling.__members__:
             raise FormatError(f"options: no layout {options.layout!r} or no resample {options.resample!r}")
+        if not 1 <= options.width * options.height <= MAX_PIXELS or options.width < 1:
+            raise FormatError(f"options: no picture is {options.width} × {options.height} pixels")
+        if not {len(options.mean), len(options.std)} <= {1, 3} or 0 in options.std:
+            raise FormatError("options: mean and std take one number or three, and std none that is 0")
         self._options = options
         self._spec = spec
         self._labeller = labeller

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from doorstep.errors import FormatError
+from doorstep.errors import FormatError, UsageError
 from doorstep.results import Classification, Label
 from doorstep.tasks import softmax
 from doorstep.tensors import Array
@@ -53,7 +53,7 @@ class Labeller:
             )
         scaled = logits.astype(np.float32, copy=False) / np.float32(options.temperature)
         if options.is_multi_label:
-            probabilities = 1 / (1 + np.exp(-scaled))  # [batch, classes]
+            probabilities = 0.5 + 0.5 * np.tanh(0.5 * scaled)  # [batch, classes]; the sigmoid, which exp overflows
         else:
             probabilities = softmax(scaled)  # [batch, classes]
         order = np.argsort(-probabilities, axis=1, kind="stable")  # [batch, classes]
@@ -92,8 +92,8 @@ def strict_options(plain: dict[str, Any], overrides: dict[str, Any], known: set[
     """Merge overrides into a manifest's options.
 
     Raises:
-        FormatError: an override is misspelt.
+        UsageError: an override is misspelt.
     """
     if unknown := sorted(overrides.keys() - known):
-        raise FormatError(f"options: expected some of {', '.join(sorted(known))}, got {', '.join(unknown)}")
+        raise UsageError(f"options: expected some of {', '.join(sorted(known)) or 'none'}, got {', '.join(unknown)}")
     return {**plain, **overrides}

@@ -8,7 +8,11 @@ import numpy as np
 from doorstep.bundle import Bundle
 from doorstep.errors import InputError
 from doorstep.results import Tensors
+from doorstep.tasks.labelling import strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+
+_ACCEPTED = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
+"""NumPy kind of an input to the kinds that become it without losing what they say."""
 
 
 class RawTensors:
@@ -24,7 +28,10 @@ class RawTensors:
         return sum(array.size for array in row.values())
 
     def collate(self, rows: Sequence[dict[str, Array]]) -> Feeds:
-        return {name: np.stack([row[name] for row in rows]) for name in self._specs}
+        try:
+            return {name: np.stack([row[name] for row in rows]) for name in self._specs}
+        except ValueError as error:
+            raise InputError("items of different shapes cannot share a batch; use batch_size=1") from error
 
     def results(self, fetches: Fetches) -> list[Tensors]:
         count = min(len(array) for array in fetches.values())
@@ -34,23 +41,30 @@ class RawTensors:
         if not isinstance(item, dict) and len(self._specs) == 1:
             item = {next(iter(self._specs)): item}
         if not isinstance(item, dict) or item.keys() != self._specs.keys():
-            raise InputError(f"item {place}: expected a dict of {', '.join(self._specs)}, got {type(item).__name__}")
+            got = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+            raise InputError(f"item {place}: expected a dict of {', '.join(self._specs)}, got {got:.100}")
         return {name: self._array(spec, item[name], place) for name, spec in self._specs.items()}
 
     def _array(self, spec: TensorSpec, value: Any, place: int) -> Array:
         try:
-            array = np.asarray(value, dtype=spec.dtype)
-        except (TypeError, ValueError) as error:
+            found, wanted = np.asarray(value), np.dtype(spec.dtype)
+            if found.size > 0 and found.dtype.kind not in _ACCEPTED[wanted.kind]:
+                raise TypeError(f"it holds {found.dtype}")
+            array = found.astype(wanted, copy=False)
+            if wanted.kind in "iu" and not np.array_equal(array, found):
+                raise ValueError("a number is out of range")
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"item {place}: {spec.name} is no array of {spec.dtype} ({error!s:.100})") from error
-        wanted = spec.shape[1:]
-        fits = array.ndim == len(wanted) and all(
-            isinstance(axis, str) or axis == got for axis, got in zip(wanted, array.shape, strict=False)
+        axes = spec.shape[1:]
+        fits = array.ndim == len(axes) and all(
+            isinstance(axis, str) or axis == got for axis, got in zip(axes, array.shape, strict=False)
         )
         if not fits:
-            raise InputError(f"item {place}: {spec.name} expects shape {list(wanted)}, got {list(array.shape)}")
+            raise InputError(f"item {place}: {spec.name} expects shape {list(axes)}, got {list(array.shape)}")
         return array
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> RawTensors:
     """Load the task; it has no options."""
+    strict_options({}, overrides, set())
     return RawTensors(inputs)

@@ -1,5 +1,6 @@
 """Texts to token ids, for every task that reads text."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from doorstep.errors import FormatError, InputError
 from doorstep.tensors import Feeds, TensorSpec
 
 MAX_CHARACTERS = 200_000
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SOURCES = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -33,8 +35,10 @@ class TextEncoder:
         """Load a `tokenizer.json`.
 
         Raises:
-            FormatError: the `tokenizers` library cannot read it.
+            FormatError: the `tokenizers` library cannot read it, or `max_length` does not fit it or the model.
         """
+        if any(isinstance(spec.shape[-1], int) and spec.shape[-1] < max_length for spec in inputs):
+            raise FormatError(f"max_length: the model takes {inputs[0].shape[-1]} tokens, got {max_length}")
         try:
             tokenizer = Tokenizer.from_buffer(data)
             tokenizer.enable_truncation(max_length)
@@ -58,16 +62,17 @@ class TextEncoder:
             if len(texts) == 1:
                 return [self._tokenizer.encode(texts[0])]
             return list(self._tokenizer.encode_batch_fast(list(texts)))
-        except (TypeError, UnicodeEncodeError) as error:  # lone surrogates
-            raise InputError(f"text: expected valid Unicode, got {error!s:.100}") from error
+        except (TypeError, UnicodeEncodeError) as error:
+            place = next((place for place, text in enumerate(texts) if _LONE_SURROGATE.search(text)), 0)
+            raise InputError(f"item {place}: expected valid Unicode, got half of a surrogate pair") from error
 
     def collate(self, rows: Sequence[Encoding]) -> Feeds:
         """Pad rows to the longest; returns arrays [batch, sequence]."""
-        longest = max(len(row) for row in rows)
+        longest = max(1, *map(len, rows))
         feeds = {}
         for name, dtype, pad, shape in self._specs:
             width = shape[1] if isinstance(shape[1], int) else longest
-            if len(rows) == 1 and width == longest:
+            if len(rows) == 1 and width == len(rows[0]):
                 feeds[name] = np.array([_ids(rows[0], name)], dtype)  # [1, sequence]
                 continue
             array = np.full((len(rows), width), pad, dtype)  # [batch, sequence]

@@ -1,0 +1,227 @@
+"""Real bundles, small: an ONNX model of a few hundred bytes, a trained tokenizer, golden examples, signed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from doorstep.bundle import MANIFEST, SIGNATURE, seal
+from doorstep.device import Device, installed_engines
+from doorstep.golden import flatten
+from doorstep.manifest import FORMAT, Manifest, Variant
+from doorstep.predictor import Predictor
+from doorstep.signing import TRUST_VARIABLE, TrustKey, keygen, sign_manifest
+from doorstep.tensors import TensorSpec
+
+LABELS = ("negative", "neutral", "positive")
+SENTENCES = (
+    "arrived in two days, love it",
+    "the parcel never came and nobody answered",
+    "is the oat milk back in stock",
+    "配送很快，包装也很好",
+    "质量太差了，要求退款",
+)
+INPUTS = tuple(TensorSpec(name, "int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask"))
+OUTPUTS = (TensorSpec("logits", "float32", ("batch", len(LABELS))),)
+VARIANTS = ("onnx-fp32", "onnx-int8")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the machine's own trust keys and variables out of the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    for name in (TRUST_VARIABLE, "DOORSTEP_CACHE", "DOORSTEP_VARIANT", "DOORSTEP_THREADS", "DOORSTEP_STRICT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DOORSTEP_RACE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two pairs of keys: `ours` and `theirs`, the public halves with `.pub`."""
+    folder = tmp_path_factory.mktemp("keys")
+    keygen(folder / "ours")
+    keygen(folder / "theirs")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trust(keys: Path) -> TrustKey:
+    return TrustKey.load(keys / "ours.pub")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    made.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return made
+
+
+def text_model(words: int) -> bytes:
+    """Return an ONNX model that adds up one row of scores a token, masked."""
+    table = np.random.default_rng(5).normal(size=(words, len(LABELS))).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["scores"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),
+        helper.make_node("Mul", ["scores", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "axis"], ["logits"], keepdims=0),
+    ]
+    constants = {"table": table, "last": np.array([-1]), "axis": np.array([1])}
+    return _model(nodes, constants, INPUTS, OUTPUTS)
+
+
+def picture_model() -> bytes:
+    """Return an ONNX model whose logits are the means of red, green and blue of pictures [batch, 4, 4, 3]."""
+    nodes = [helper.make_node("ReduceMean", ["pixels"], ["logits"], axes=[1, 2], keepdims=0)]
+    return _model(nodes, {}, (TensorSpec("pixels", "float32", ("batch", 4, 4, 3)),), OUTPUTS)
+
+
+def sum_model() -> bytes:
+    """Return an ONNX model that sums rows of any length."""
+    nodes = [helper.make_node("ReduceSum", ["values", "axis"], ["sums"], keepdims=0)]
+    inputs = (TensorSpec("values", "float32", ("batch", "length")),)
+    return _model(nodes, {"axis": np.array([1])}, inputs, (TensorSpec("sums", "float32", ("batch",)),))
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray],
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        *[
+            [
+                helper.make_tensor_value_info(
+                    spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape)
+                )
+                for spec in specs
+            ]
+            for specs in (inputs, outputs)
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+MakeBundle = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tokenizer: Tokenizer) -> MakeBundle:
+    """Return a function that writes a sealed bundle of text classification; keywords replace the manifest's fields."""
+
+    def make(folder: Path, *, files: dict[str, bytes] | None = None, **changes: Any) -> Path:
+        contents = {
+            "tokenizer.json": tokenizer.to_str().encode(),
+            "golden.json": b'{"format": 1, "examples": [], "tolerances": {}}',
+            **{f"variants/{name}/model.onnx": text_model(tokenizer.get_vocab_size()) for name in VARIANTS},
+            **(files or {}),
+        }
+        for path, data in contents.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+        head = Manifest(
+            format=FORMAT,
+            name="reviews",
+            version="1",
+            created="2025-01-01T00:00:00Z",
+            task="text-classification",
+            options={"labels": LABELS, "max_length": 32},
+            files=(),
+            variants=tuple(variant_of(name) for name in VARIANTS),
+        )
+        seal(folder, replace(head, **changes))
+        return folder
+
+    return make
+
+
+def variant_of(name: str, **changes: Any) -> Variant:
+    entry = f"variants/{name}/model.onnx"
+    recipe = "none" if name == "onnx-fp32" else "dynamic_wi8_afp32"
+    made = Variant(name, "onnx", recipe, entry, (entry,), INPUTS, OUTPUTS, {"onnxruntime": "1.17"})
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="session")
+def make_variant() -> Callable[..., Variant]:
+    """Return `variant_of`: a name, and fields to replace."""
+    return variant_of
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, keys: Path, make_bundle: MakeBundle) -> Path:
+    """A signed bundle with golden examples; tests get copies of it."""
+    draft = make_bundle(tmp_path_factory.mktemp("draft"))
+    with Predictor.load(draft, variant="onnx-fp32") as predictor:
+        examples = [{"item": text, "expected": flatten(predictor.predict(text))} for text in SENTENCES]
+    golden = {"format": 1, "examples": examples, "tolerances": dict.fromkeys(VARIANTS, 1e-4)}
+    files = {"golden.json": json.dumps(golden, ensure_ascii=False).encode()}
+    folder = make_bundle(tmp_path_factory.mktemp("template") / "reviews.bundle", files=files)
+    (folder / SIGNATURE).write_bytes(sign_manifest((folder / MANIFEST).read_bytes(), keys / "ours"))
+    return folder
+
+
+@pytest.fixture
+def bundle(template: Path, tmp_path: Path) -> Path:
+    """A signed bundle of this test's own."""
+    return Path(shutil.copytree(template, tmp_path / "reviews.bundle"))
+
+
+@pytest.fixture(scope="session")
+def rewrite() -> Callable[..., None]:
+    """Return a function that edits a bundle's manifest: `rewrite(bundle, lambda plain: …)`, unsigned afterwards."""
+
+    def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+        plain = json.loads((folder / MANIFEST).read_bytes())
+        change(plain)
+        (folder / MANIFEST).write_text(json.dumps(plain, ensure_ascii=False))
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def picture_bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBundle) -> Path:
+    inputs = (TensorSpec("pixels", "float32", ("batch", 4, 4, 3)),)
+    return make_bundle(
+        tmp_path_factory.mktemp("pictures"),
+        files={"variants/onnx-fp32/model.onnx": picture_model()},
+        task="image-classification",
+        options={"labels": ["red", "green", "blue"], "width": 4, "height": 4, "scale": 1 / 255},
+        variants=(variant_of("onnx-fp32", inputs=inputs),),
+    )
+
+
+@pytest.fixture(scope="session")
+def tensor_bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBundle) -> Path:
+    inputs = (TensorSpec("values", "float32", ("batch", "length")),)
+    outputs = (TensorSpec("sums", "float32", ("batch",)),)
+    return make_bundle(
+        tmp_path_factory.mktemp("tensors"),
+        files={"variants/onnx-fp32/model.onnx": sum_model()},
+        task="tensors",
+        options={},
+        variants=(variant_of("onnx-fp32", inputs=inputs, outputs=outputs),),
+    )
+
+
+@pytest.fixture
+def device() -> Device:
+    """A plain x86-64 machine that has every engine installed here."""
+    return Device("x86_64", "a CPU", frozenset({"avx2", "fma"}), 2, 4096, installed_engines())
