@@ -18,6 +18,7 @@ _TEXT_COLUMNS = ("text", "sentence", "utterance", "review", "content", "query")
 _LABEL_COLUMNS = ("label", "intent", "category", "class", "target")
 _FORMATS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _MAX_LINE = 4 << 20
+_FEWEST = 20  # rows that can be split by hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def load_data(source: Path, columns: Columns | None = None) -> DataSet:
     name = source.name.split(".")[0] or "data"
     train, dev, test = (tuple(parts[split]) for split in SPLITS)
     data = DataSet(name, source, train, dev, test, _digest(rows))
-    _check(data)
+    _check(data, any(row.split for row in rows))
     return data
 
 
@@ -204,13 +205,13 @@ def _split_by_hash(row: _Found) -> str:
     return "test" if place == 0 else "dev" if place == 1 else "train"
 
 
-def _check(data: DataSet) -> None:
+def _check(data: DataSet, has_splits: bool) -> None:
     counts = Counter(row.label for split in (data.train, data.dev, data.test) for row in split)
     if len(counts) < 2:
         raise DataError(f"{data.source}: expected two or more classes, got only {next(iter(counts))!r}")
-    if not (data.dev or data.test):
+    if not (data.dev or data.test) or (counts.total() < _FEWEST and not has_splits):
         raise DataError(
-            f"{data.source}: {sum(counts.values())} rows are too few to hold some out; add rows, or a column 'split'"
+            f"{data.source}: {counts.total()} rows are too few to hold some out; add rows, or a column 'split'"
         )
 
 

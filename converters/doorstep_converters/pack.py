@@ -77,9 +77,7 @@ def requirements(plan: VariantPlan) -> dict[str, str]:
 
 def empty_head(name: str, task: str, options: dict[str, Any], variants: Sequence[Variant]) -> Manifest:
     """Return a manifest for a provisional bundle, made to be measured and thrown away."""
-    return Manifest(
-        format=FORMAT, name=name, version="0", created="", task=task, options=options, files=(), variants=tuple(variants)
-    )  # fmt: skip
+    return Manifest(FORMAT, name, "0", "", task, options, (), tuple(variants))
 
 
 def write_bundle(out: Path, contents: Contents, key: Path | None = None) -> Manifest:

@@ -143,13 +143,13 @@ def test_a_reader_never_finds_the_folder_missing(tmp_path: Path) -> None:
 
     write(0)
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(lambda: [write(number) for number in range(1, 100)])
+        writing = pool.submit(lambda: [write(number) for number in range(1, 30)])
         seen = set()
         while not writing.done():
             seen.add(final.is_dir())
     writing.result()
     assert seen == {True}
-    assert tree(final) == {"one": "99", "two": "99"}
+    assert tree(final) == {"one": "29", "two": "29"}
 
 
 def test_a_folder_written_meanwhile_by_another_is_replaced(tmp_path: Path) -> None:

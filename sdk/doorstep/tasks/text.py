@@ -45,6 +45,9 @@ class TextEncoder:
             tokenizer.no_padding()
         except Exception as error:  # tokenizers raises bare Exception
             raise FormatError(f"tokenizer: the tokenizers library cannot read it ({error!s:.200})") from error
+        frame = tokenizer.num_special_tokens_to_add(False)
+        if max_length <= frame:
+            raise FormatError(f"max_length: expected more than the {frame} special tokens, got {max_length}")
         return cls(tokenizer, inputs)
 
     def encode(self, texts: Sequence[Any]) -> list[Encoding]:
