@@ -111,7 +111,7 @@ def _specs(described: Described, task: str) -> tuple[tuple[TensorSpec, ...], tup
         if match is None:
             names = ", ".join(spec.name for spec in described.inputs)
             raise ConversionError(
-                f"inputs: texts give {', '.join(known)}; the file takes {names}, and {spec.name} is neither"
+                f"inputs: texts give {', '.join(known)}; the file takes {names}, and {spec.name} is none of them"
             )
         renamed.append(TensorSpec(match, spec.dtype, spec.shape, spec.pad, spec.source or spec.name))
     return tuple(renamed), described.outputs

@@ -10,7 +10,7 @@ import numpy as np
 
 from doorstep.bundle import MANIFEST, Bundle, seal
 from doorstep.errors import DataError
-from doorstep.golden import FORMAT, Example, Golden, flatten
+from doorstep.golden import FORMAT, Example, Golden, flatten, raw_item
 from doorstep.manifest import Manifest
 from doorstep.tasks import load_task
 from doorstep.tensors import Feeds, Fetches, TensorSpec
@@ -33,8 +33,7 @@ def record_golden(folder: Path, head: Manifest, run: Run, samples: Sequence[Path
     task = load_task(bundle, variant.inputs, {"top_k": 1 << 20} if "labels" in head.options else {})
     examples = []
     for item in items:
-        raw = bundle.read(item["file"]) if isinstance(item, dict) and "file" in item else item
-        feeds = task.collate(task.prepare([raw]))
+        feeds = task.collate(task.prepare([raw_item(bundle, item)]))
         rows = {spec.source or spec.name: feeds[spec.name] for spec in variant.inputs}
         fetched = run(folder / variant.entry, rows)
         named = {spec.name: fetched[spec.source or spec.name] for spec in variant.outputs}

@@ -90,19 +90,18 @@ def write_report(report: Report, out: Path) -> Path:
 def _row(candidate: Candidate) -> list[object]:
     parity, m = candidate.parity, candidate.measured
     verdict = "packed" if not candidate.failure else f"left out: {candidate.failure[:120]}"
-    if m is None or parity is None:
-        figures: list[object] = [
-            None,
-            parity and parity.agreement,
-            parity and parity.max_abs_error,
-            parity and parity.accuracy,
-        ]
-        return [candidate.plan.name, *figures, None, None, None, None, verdict]
-    return [
-        candidate.plan.name, mib(m.bytes), f"{parity.agreement:.4f}", f"{parity.max_abs_error:.4f}",
-        None if m.accuracy is None else f"{m.accuracy:.4f}", f"{m.p50_ms:.2f}", f"{m.p95_ms:.2f}",
-        f"{m.cold_start_ms:.0f}", f"{m.peak_rss_mib:.0f}", verdict,
-    ]  # fmt: skip
+    answers: list[object] = [None, None, None]
+    if parity:
+        accuracy = m.accuracy if m else parity.accuracy
+        answers = [_digits(parity.agreement, 4), _digits(parity.max_abs_error, 4), _digits(accuracy, 4)]
+    if m is None:
+        return [candidate.plan.name, None, *answers, None, None, None, None, verdict]
+    times = [_digits(m.p50_ms, 2), _digits(m.p95_ms, 2), _digits(m.cold_start_ms, 0), _digits(m.peak_rss_mib, 0)]
+    return [candidate.plan.name, mib(m.bytes), *answers, *times, verdict]
+
+
+def _digits(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
 
 
 def _pictures(report: Report) -> list[Markup]:

@@ -209,8 +209,9 @@ def test_two_converts_into_one_place_do_not_mix(job: Job) -> None:
 
 def _command(job: Job) -> list[str]:
     return [
-        sys.executable, "-m", "doorstep.cli.main", "convert", job.checkpoint, "--target", job.target, "--data", str(job.data),
-        "--out", str(job.out), "--cache", str(job.cache), "--variants", "onnx-fp32", "--max-length", "32",
+        sys.executable, "-m", "doorstep.cli.main", "convert", job.checkpoint, "--target", job.target,
+        "--data", str(job.data), "--out", str(job.out), "--cache", str(job.cache),
+        "--variants", "onnx-fp32", "--max-length", "32",
     ]  # fmt: skip
 
 

@@ -118,10 +118,8 @@ def test_a_crashing_converter_takes_no_other_down(
         "import os, sys\nif any('quantize.tflite' in a for a in getattr(sys, 'orig_argv', [])): os.abort()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    variants = ("onnx-fp32", "tflite-int8")
-    job = Job(
-        str(make_checkpoint("bert")), "x86-64", tmp_path / "dist", cache=tmp_path / "cache", variants=variants, max_length=32
-    )  # fmt: skip
+    checkpoint, out, variants = str(make_checkpoint("bert")), tmp_path / "dist", ("onnx-fp32", "tflite-int8")
+    job = Job(checkpoint, "x86-64", out, cache=tmp_path / "cache", variants=variants, max_length=32)
     report = convert(job, Lines())
     failures = {candidate.plan.name: candidate.failure for candidate in report.candidates}
     assert failures["onnx-fp32"] == ""

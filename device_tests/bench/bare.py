@@ -1,6 +1,6 @@
 """What a careful developer writes by hand: tokenizers and one engine, nothing else. Prints one line of JSON.
 
-    python bare.py ENGINE MODEL TOKENIZER TEXT ITERATIONS MAX_LENGTH
+python bare.py ENGINE MODEL TOKENIZER TEXT ITERATIONS MAX_LENGTH
 """
 
 import json
@@ -42,7 +42,9 @@ def main() -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_path=model, num_threads=1)
-        runners = {int(key.split("_s")[1]): interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()}
+        runners = {
+            int(key.split("_s")[1]): interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()
+        }
 
         def run(ids: list[int], mask: list[int]) -> "np.ndarray":  # type: ignore[type-arg]
             length = min(bucket for bucket in runners if bucket >= len(ids))

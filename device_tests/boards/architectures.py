@@ -41,8 +41,6 @@ ARM64 = Architecture(
         "ai-edge-litert",
         "openvino",
         "tokenizers",
-        "dacite",
-        "msgspec",
         "securesystemslib",
         "pillow",
         "psutil",
@@ -55,15 +53,15 @@ ARM64 = Architecture(
     imports=("numpy", "onnxruntime", "ai_edge_litert.interpreter", "openvino", "tokenizers"),
 )
 
-# PyPI has no armv7l wheel of NumPy, psutil, Pillow, msgspec or PyYAML. Debian builds the first three; msgspec
-# is done without; PyYAML is asked for only by tokenizers' hub client, hence no dependencies.
+# PyPI has no armv7l wheel of NumPy, psutil, Pillow or PyYAML. Debian builds the first three; PyYAML is asked for
+# only by tokenizers' hub client, hence no dependencies.
 # tflite-runtime 2.14 was compiled against NumPy 1, which is what Debian 12 has.
 ARMHF = Architecture(
     name="armhf",
     machine="armv7l",
     qemu="qemu-arm-static",
     packages=(*_PYTHON, "python3-numpy", "python3-psutil", "python3-pil"),
-    wheels=("tflite-runtime==2.14.0", "tokenizers", "dacite", "securesystemslib", "safetensors"),
+    wheels=("tflite-runtime==2.14.0", "tokenizers", "securesystemslib", "safetensors"),
     has_wheel_dependencies=False,
     platforms=(*(f"manylinux_2_{minor}_armv7l" for minor in (17, 28, 31, 34, 35)), "manylinux2014_armv7l"),
     imports=("numpy", "tflite_runtime.interpreter", "tokenizers"),

@@ -61,8 +61,9 @@ def _is_current(root: Path, architecture: Architecture, constraints: Path) -> bo
     if not stamp.is_file() or json.loads(stamp.read_text()) != _asked(architecture):
         return False
     pinned = pins(constraints)
-    explicit = {requirement.partition("==")[0] for requirement in architecture.wheels if "==" in requirement}
-    return all(pinned.get(name, version) == version for name, version in installed(root).items() if name not in explicit)
+    own_pins = {requirement.partition("==")[0] for requirement in architecture.wheels if "==" in requirement}
+    there = {name: version for name, version in installed(root).items() if name not in own_pins}
+    return all(pinned.get(name, version) == version for name, version in there.items())
 
 
 def _asked(architecture: Architecture) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ def run_command(command: Sequence[str], *, subject: str, remedy: str) -> str:
     """Return what `command` printed on stdout; raises `BuildFailed` with its last words where it fails."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
-        said = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines()[-_QUOTED_LINES:])
-        raise BuildFailed(f"{subject}: expected `{command[0]}` to succeed, got exit {done.returncode}; {remedy}\n{said}")
+        said = (done.stdout + done.stderr).splitlines()[-_QUOTED_LINES:]
+        wanted = f"expected `{command[0]}` to succeed, got exit {done.returncode}"
+        raise BuildFailed("\n  ".join([f"{subject}: {wanted}; {remedy}", *said]))
     return done.stdout

@@ -1,8 +1,8 @@
 """How much memory a guest holds, and what kills it when it holds too much.
 
-A limit set on qemu itself does not do: RLIMIT_AS and RLIMIT_DATA count some 300 MiB of address space that qemu
-reserves, and on reaching them qemu crashes or loops for ever; a guest's own `setrlimit` of the two is ignored by
-qemu; a cgroup counts qemu's translated code (20 to 75 MiB). So the guest's resident pages are counted from outside,
+A limit set on qemu itself does not do: RLIMIT_DATA counts some 160 MiB and RLIMIT_AS some 270 MiB of address space
+that qemu reserves, and on reaching them qemu crashes or loops for ever; a guest's own `setrlimit` of the two is
+ignored by qemu; a cgroup counts qemu's translated code (20 to 75 MiB). So the guest's resident pages are counted from outside,
 and a guest above its limit is killed as the kernel's OOM killer would.
 """
 

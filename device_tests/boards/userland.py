@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -88,4 +87,4 @@ def _link_alternatives(root: Path) -> None:
     for libraries in (root / "usr/lib").glob("*-linux-gnu*"):
         for name in _ALTERNATIVES:
             if (libraries / name).exists():
-                os.symlink(name, libraries / Path(name).name)
+                (libraries / Path(name).name).symlink_to(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ class OpenvinoSession:
         self._ports = [(spec.name, compiled.input(spec.source or spec.name)) for spec in graph.inputs]
         self._fetch = [(spec.name, compiled.output(spec.source or spec.name)) for spec in graph.outputs]
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
         self._idle: list[Any] = []
         self._made = 0
 
@@ -81,17 +83,24 @@ class OpenvinoSession:
 
     def _borrow(self) -> Any:
         with self._changed:
-            while self._compiled is not None and not self._idle and self._made >= _REQUESTS:
-                self._changed.wait()
+            ticket = object()
+            self._waiting.append(ticket)  # first come, first served: a busy thread must not starve the others
+            self._changed.wait_for(lambda: self._compiled is None or (self._waiting[0] is ticket and self._is_free()))
+            self._waiting.remove(ticket)
+            self._changed.notify_all()
             if self._compiled is None:
                 raise EngineError("the session is closed")
             if self._idle:
                 return self._idle.pop()
+            request = self._compiled.create_infer_request()
             self._made += 1
-            return self._compiled.create_infer_request()
+            return request
 
     def _give_back(self, request: Any) -> None:
         with self._changed:
             if self._compiled is not None:
                 self._idle.append(request)
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def _is_free(self) -> bool:
+        return bool(self._idle) or self._made < _REQUESTS

@@ -1,6 +1,7 @@
 """One contract, every engine."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,3 +140,26 @@ def test_raw_engine_options_are_passed_through(runtime: str, options: dict[str, 
 def test_openvino_keeps_its_compiled_model_in_the_cache_folder(case_of: CaseOf, tmp_path: Path) -> None:
     open_first(case_of("openvino", ONE_ROW), "openvino", cache_dir=tmp_path).close()
     assert list((tmp_path / "openvino").iterdir())
+
+
+def runs_until_refused(session: Session, case: GraphCase) -> int:
+    """Run until the session is closed and return the number of wrong answers."""
+    wrong = 0
+    while True:
+        try:
+            fetches = session.run(case.feeds[0])
+        except EngineError:
+            return wrong
+        wrong += not np.allclose(fetches["logits"], case.expected[0]["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_closing_while_threads_run_ends_every_one_of_them(runtime: str, case_of: CaseOf) -> None:
+    case = case_of(runtime, ONE_ROW)
+    for _ in range(5):
+        session = open_first(case, runtime)
+        with ThreadPoolExecutor(12) as pool:
+            running = [pool.submit(runs_until_refused, session, case) for _ in range(12)]
+            session.run(case.feeds[0])
+            session.close()
+            assert [future.result(timeout=60) for future in running] == [0] * 12

@@ -65,10 +65,15 @@ def load_golden(bundle: Bundle) -> Golden:
 
 
 def item_of(bundle: Bundle, example: Example) -> Any:
-    """Return the item as a user would give it; media are read from the bundle, verified."""
-    if isinstance(example.item, dict) and example.item.keys() == {"file"}:
-        return bundle.read(example.item["file"])
-    return example.item
+    """Return an example's item as a user would give it."""
+    return raw_item(bundle, example.item)
+
+
+def raw_item(bundle: Bundle, item: Any) -> Any:
+    """Return the bytes behind `{"file": path}`, read from the bundle and verified; any other item as it is."""
+    if isinstance(item, dict) and item.keys() == {"file"}:
+        return bundle.read(item["file"])
+    return item
 
 
 def compare(predictor: "Predictor", golden: Golden) -> list[Difference]:

@@ -4,20 +4,14 @@ Times are wall-clock. Cold start runs from the moment the process is spawned to 
 system's file cache warm. Peak RSS is the kernel's high-water mark of that process.
 """
 
-import json
-import re
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from doorstep.errors import EngineError
-
-_CHILD = "from doorstep.measure import answer; answer()"
-_TIMEOUT_S = 600
+from doorstep.fresh import Call, call_fresh
+from doorstep.fresh_child import memory_mib
+from doorstep.golden import Example, item_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +19,7 @@ class Plan:
     """What to measure.
 
     Attributes:
-        item: what every prediction is given.
+        item: what every prediction is given, as a golden example has it.
         threads: threads a prediction may use.
         iterations: timed predictions, after `warmup` untimed ones.
         task_options: as in `LoadOptions`, for example a shorter `max_length`.
@@ -77,45 +71,34 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, round(share / 100 * (len(ordered) - 1)))]
 
 
-def answer() -> None:
-    """Be the fresh process: read a plan from the arguments, predict, print JSON."""
+def answer(plan: dict[str, Any]) -> dict[str, Any]:
+    """Be the fresh process: load, predict, and return when the first answer stood and how long the next ones took."""
     from doorstep.predictor import LoadOptions, Predictor
 
-    plan = json.loads(sys.argv[1])
     options = LoadOptions(task_options=plan["task_options"])
     predictor = Predictor.load(
         plan["bundle"], variant=plan["variant"], threads=plan["threads"], strict=True, options=options
     )
-    predictor.predict(plan["item"])
+    item = item_of(predictor.bundle, Example(plan["item"], {}))
+    predictor.predict(item)
     first = time.monotonic()
     peak = peak_rss_mib()
     latencies = []
     for number in range(plan["warmup"] + plan["iterations"] if plan["iterations"] else 0):
         start = time.perf_counter()
-        predictor.predict(plan["item"])
+        predictor.predict(item)
         if number >= plan["warmup"]:
             latencies.append(1e3 * (time.perf_counter() - start))
-    print(json.dumps({"first": first, "peak_rss_mib": peak, "latencies_ms": latencies}))  # noqa: T201 -- to the parent
+    return {"first": first, "peak_rss_mib": peak, "latencies_ms": latencies}
 
 
 def peak_rss_mib() -> float:
     """Return the high-water mark of this process's resident memory in MiB (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(match[1]) / 1024 if match else float("nan")
+    return memory_mib("VmHWM")
 
 
 def _spawn(plan: Plan, iterations: int) -> dict[str, Any]:
-    message = json.dumps({**asdict(plan), "iterations": iterations})
-    start = time.monotonic()
-    command = [sys.executable, "-c", _CHILD, message]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise EngineError(f"{plan.variant}: the measuring process took more than {_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise EngineError(f"{plan.variant}: the measuring process failed: {lines[-1][:300]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    result["cold_start_ms"] = 1e3 * (result["first"] - start)
+    call = Call("doorstep.measure:answer", {**asdict(plan), "iterations": iterations})
+    result = call_fresh(call, plan.variant)
+    result["cold_start_ms"] = 1e3 * (result["first"] - result["spawned"])
     return result

@@ -27,7 +27,14 @@ def quantize(
         model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
     elif recipe == "weight_only_wi4_afp32":
         model = nncf.compress_weights(
-            model, mode=nncf.CompressWeightsMode.INT4_SYM, ratio=1.0, group_size=_GROUP, all_layers=True
+            model,
+            mode=nncf.CompressWeightsMode.INT4_SYM,
+            ratio=1.0,
+            group_size=_GROUP,
+            all_layers=True,
+            advanced_parameters=nncf.AdvancedCompressionParameters(
+                group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST  # narrow layers get narrower groups
+            ),
         )
     elif recipe == "static_wi8_ai8":
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")

@@ -29,13 +29,15 @@ VERBS: dict[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a known error, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments[0] if arguments else "")
     try:
-        parsed = parser.parse_args(arguments)
-        if not hasattr(parsed, "run"):
-            parser.print_help()
-            return 2
-        return int(parsed.run(parsed))
+        if not arguments or arguments[0] not in VERBS:
+            return _without_verb(arguments)
+        module, summary = VERBS[arguments[0]]
+        verb = _import(module)
+        parser = argparse.ArgumentParser(prog=f"doorstep {arguments[0]}", description=summary)
+        verb.add_arguments(parser)
+        # Intermixed: `predict BUNDLE --json TEXT` is as good as `predict BUNDLE TEXT --json`.
+        return int(verb.run(parser.parse_intermixed_args(arguments[1:])))
     except DoorstepError as error:
         print(f"doorstep: {error}", file=sys.stderr)
         return 1
@@ -50,17 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
+def _without_verb(arguments: Sequence[str]) -> int:
+    """Print help or the version, or refuse a misspelt verb."""
     parser = argparse.ArgumentParser(prog="doorstep", description="The last metre of machine learning.")
     parser.add_argument("--version", action="version", version=f"doorstep {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="<verb>")
-    for name, (module, summary) in VERBS.items():
-        subparser = verbs.add_parser(name, help=summary, description=summary)
-        if name == verb:
-            loaded = _import(module)
-            loaded.add_arguments(subparser)
-            subparser.set_defaults(run=loaded.run)
-    return parser
+    for name, (_, summary) in VERBS.items():
+        verbs.add_parser(name, help=summary)
+    parser.parse_args(arguments)
+    parser.print_help()
+    return 2
 
 
 def _import(module: str):  # type: ignore[no-untyped-def]
