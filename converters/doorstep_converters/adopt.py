@@ -24,7 +24,7 @@ from doorstep.tensors import TensorSpec
 from doorstep_converters.bare import BARE, Described
 from doorstep_converters.card import model_card
 from doorstep_converters.golden_items import record_golden
-from doorstep_converters.pack import ENTRIES, REQUIRES
+from doorstep_converters.pack import ENTRIES, REQUIRES, check_place
 
 _RUNTIMES = {".onnx": "onnx", ".tflite": "tflite", ".xml": "openvino"}
 TASKS = ("text-classification", "image-classification", "tensors")
@@ -70,6 +70,7 @@ def adopt(adoption: Adoption) -> Manifest:
     name = adoption.name or adoption.model.stem
     out = adoption.out / f"{name}.bundle"
     variant = _variant(runtime, inputs, outputs)
+    check_place(out)
     with folder_aside(out) as aside:
         (aside / variant.entry).parent.mkdir(parents=True)
         shutil.copyfile(adoption.model, aside / variant.entry)

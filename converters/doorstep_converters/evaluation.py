@@ -139,7 +139,8 @@ def _thin(rows: Sequence[Row], limit: int) -> list[Row]:
 
 
 def _is_storable(text: str) -> bool:
-    return len(text) <= 2000
+    """Tell whether a text is short enough to ship, and valid Unicode."""
+    return len(text) <= 2000 and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.bundle import MANIFEST, SIGNATURE, seal
+from doorstep.errors import UsageError
 from doorstep.files import folder_aside
 from doorstep.golden import FORMAT as GOLDEN_FORMAT
 from doorstep.golden import Example, Golden
@@ -81,12 +82,27 @@ def empty_head(name: str, task: str, options: dict[str, Any], variants: Sequence
 
 
 def write_bundle(out: Path, contents: Contents, key: Path | None = None) -> Manifest:
-    """Write and sign a bundle aside, then put it in `out`'s place in one step."""
+    """Write and sign a bundle aside, then put it in `out`'s place in one step.
+
+    Raises:
+        UsageError: something that is no bundle stands there.
+    """
+    check_place(out)
     with folder_aside(out) as aside:
         manifest = fill_bundle(aside, contents, is_linked=False)
         if key is not None:
             (aside / SIGNATURE).write_bytes(sign_manifest((aside / MANIFEST).read_bytes(), key))
     return manifest
+
+
+def check_place(out: Path) -> None:
+    """Refuse to replace anything but a bundle.
+
+    Raises:
+        UsageError: a file, or a folder without a manifest, stands at `out`.
+    """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise UsageError(f"{out}: something that is no bundle stands there; move it, or choose another --out or --name")
 
 
 def fill_bundle(folder: Path, contents: Contents, is_linked: bool) -> Manifest:
@@ -101,7 +117,7 @@ def fill_bundle(folder: Path, contents: Contents, is_linked: bool) -> Manifest:
     for path, text in contents.documents.items():
         (folder / path).write_text(text, encoding="utf-8")
     golden = json.dumps(asdict(contents.golden), ensure_ascii=False, indent=1)
-    (folder / contents.head.golden).write_text(golden, encoding="utf-8", errors="surrogatepass")
+    (folder / contents.head.golden).write_text(golden, encoding="utf-8")
     return seal(folder, contents.head)
 
 

@@ -20,7 +20,7 @@ from doorstep_converters.data import DataSet, load_data
 from doorstep_converters.evaluation import choose_golden, golden_examples, plan_evaluation
 from doorstep_converters.foresight import choices
 from doorstep_converters.job import Candidate, Job, Report
-from doorstep_converters.pack import Contents, golden, text_variant, write_bundle
+from doorstep_converters.pack import Contents, check_place, golden, text_variant, write_bundle
 from doorstep_converters.progress import Watch
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.stages import Stage, StageRunner
@@ -42,6 +42,7 @@ def convert(job: Job, watch: Watch) -> Report:
     data = load_data(job.data, job.columns) if job.data else None
     source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
     name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
+    check_place(job.out / f"{name}.bundle")
     with _lock(job.out, name), _workbench(job, name, watch) as bench:
         checkpoint = _with_head(job, source, data, bench)
         labels = checkpoint.labels or ()

@@ -200,6 +200,15 @@ def test_no_survivor_keeps_the_bundle_that_stood_there(job: Job) -> None:
     assert (first.bundle / "manifest.json").read_bytes() == before
 
 
+def test_a_folder_that_is_no_bundle_is_not_replaced(job: Job) -> None:
+    photos = job.out / "reviews.bundle"
+    photos.mkdir()
+    (photos / "holiday.jpg").write_bytes(b"dear to somebody")
+    with pytest.raises(UsageError, match="no bundle stands there"):
+        convert(job, Lines())
+    assert (photos / "holiday.jpg").read_bytes() == b"dear to somebody"
+
+
 def test_two_converts_into_one_place_do_not_mix(job: Job) -> None:
     with open(job.out / ".reviews.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

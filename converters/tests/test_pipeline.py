@@ -94,10 +94,8 @@ def test_a_second_convert_computes_nothing_again(
     assert all(is_kept for _, is_kept in again.stages.values())
 
 
-def test_a_damaged_kept_stage_is_computed_again(
-    make_checkpoint: Callable[[str], Path], cache: Path, tmp_path: Path
-) -> None:
-    variants = ("onnx-fp16",)
+def test_a_damaged_kept_stage_is_computed_again(make_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    cache, variants = tmp_path / "cache", ("onnx-fp16",)
     job = Job(
         str(make_checkpoint("bert")), "x86-64", tmp_path, cache=cache, variants=variants, max_length=32, bound=ANY
     )
@@ -119,7 +117,7 @@ def test_a_crashing_converter_takes_no_other_down(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     checkpoint, out, variants = str(make_checkpoint("bert")), tmp_path / "dist", ("onnx-fp32", "tflite-int8")
-    job = Job(checkpoint, "x86-64", out, cache=tmp_path / "cache", variants=variants, max_length=32)
+    job = Job(checkpoint, "x86-64", out, cache=tmp_path / "cache", variants=variants, max_length=32, bound=ANY)
     report = convert(job, Lines())
     failures = {candidate.plan.name: candidate.failure for candidate in report.candidates}
     assert failures["onnx-fp32"] == ""

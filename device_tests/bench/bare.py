@@ -26,7 +26,7 @@ def main() -> None:
 
         def run(ids: list[int], mask: list[int]) -> "np.ndarray":  # type: ignore[type-arg]
             feeds = {"input_ids": np.array([ids], np.int64), "attention_mask": np.array([mask], np.int64)}
-            return session.run(None, feeds)[0]  # type: ignore[no-any-return]
+            return session.run(None, feeds)[0]
 
     elif engine == "openvino":
         import openvino as ov
@@ -36,7 +36,7 @@ def main() -> None:
 
         def run(ids: list[int], mask: list[int]) -> "np.ndarray":  # type: ignore[type-arg]
             request.infer({"input_ids": np.array([ids], np.int64), "attention_mask": np.array([mask], np.int64)})
-            return request.get_output_tensor(0).data  # type: ignore[no-any-return]
+            return request.get_output_tensor(0).data
 
     else:
         from ai_edge_litert.interpreter import Interpreter
@@ -50,7 +50,7 @@ def main() -> None:
             length = min(bucket for bucket in runners if bucket >= len(ids))
             rows = np.zeros((2, 1, length), np.int32)
             rows[0, 0, : len(ids)], rows[1, 0, : len(ids)] = ids, mask
-            return runners[length](input_ids=rows[0], attention_mask=rows[1])["output_0"]  # type: ignore[no-any-return]
+            return runners[length](input_ids=rows[0], attention_mask=rows[1])["output_0"]
 
     def predict(item: str) -> tuple[int, float]:
         encoding = tokenizer.encode(item)

@@ -4,7 +4,7 @@ import sys
 
 from doorstep import LoadOptions, Predictor
 
-from bare import report  # isort: skip
+from bare import report  # type: ignore[import-not-found]  # isort: skip
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from bare import report
+from bare import report  # type: ignore[import-not-found]  # isort: skip
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 A limit set on qemu itself does not do: RLIMIT_DATA counts some 160 MiB and RLIMIT_AS some 270 MiB of address space
 that qemu reserves, and on reaching them qemu crashes or loops for ever; a guest's own `setrlimit` of the two is
-ignored by qemu; a cgroup counts qemu's translated code (20 to 75 MiB). So the guest's resident pages are counted from outside,
-and a guest above its limit is killed as the kernel's OOM killer would.
+ignored by qemu; a cgroup counts qemu's translated code (20 to 75 MiB). So the guest's resident pages are counted
+from outside, and a guest above its limit is killed as the kernel's OOM killer would.
 """
 
 from __future__ import annotations

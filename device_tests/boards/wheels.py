@@ -28,10 +28,11 @@ def install_wheels(architecture: Architecture, constraints: Path, cache: Path, r
     Raises:
         ToolMissing, BuildFailed
     """
-    options = [f"--cache-dir={cache.resolve() / 'pip'}", f"--constraint={constraints}"]
-    if not architecture.has_wheel_dependencies:
-        options.append("--no-deps")
-    _install(architecture, [*options, *architecture.wheels], root / SITE)
+    wheels = cache.resolve() / f"wheels-{architecture.name}"
+    options = [f"--constraint={constraints}", *([] if architecture.has_wheel_dependencies else ["--no-deps"])]
+    _pip("download", architecture, [f"--dest={wheels}", *options, *architecture.wheels])
+    from_cache = ["--no-index", f"--find-links={wheels}"]
+    _install(architecture, [*from_cache, *options, *architecture.wheels], root / SITE)
     (root / SITE / "doorstep.pth").write_text("../" * len(SITE.parts) + f"{OWN}\n")
 
 
@@ -67,16 +68,19 @@ def _normalized(name: str) -> str:
 
 
 def _install(architecture: Architecture, arguments: Sequence[str], target: Path) -> None:
+    _pip("install", architecture, ["--no-compile", f"--target={target}", *arguments])
+    shutil.rmtree(target / "bin", ignore_errors=True)  # scripts of the host's Python, of no use to a guest
+
+
+def _pip(verb: str, architecture: Architecture, arguments: Sequence[str]) -> None:
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode != 0:
         raise ToolMissing(f"pip: expected in {sys.executable}, got none; run: python -m ensurepip")
     run_command(
         [
-            *(sys.executable, "-m", "pip", "install", "--no-compile", "--only-binary=:all:", f"--target={target}"),
-            *_PYTHON,
+            *(sys.executable, "-m", "pip", verb, "--only-binary=:all:", *_PYTHON),
             *(f"--platform={platform}" for platform in architecture.platforms),
             *arguments,
         ],
         subject=f"wheels for {architecture.name}",
         remedy="build again when the index answers; a version without a wheel must change in the constraints file",
     )
-    shutil.rmtree(target / "bin", ignore_errors=True)  # scripts of the host's Python, of no use to a guest

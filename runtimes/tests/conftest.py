@@ -93,6 +93,16 @@ def openvino_graph(onnx_graph: Graph) -> Graph:
 
 @pytest.fixture(scope="session")
 def tflite_graph(models: Path) -> Graph:
+    return write_tflite(models / "model.tflite", SHAPES)
+
+
+@pytest.fixture(scope="session")
+def batched_tflite_graph(models: Path) -> Graph:
+    """The same model with the one signature of 4 rows, so that most batches are filled up."""
+    return write_tflite(models / "batched.tflite", ((4, 16),))
+
+
+def write_tflite(path: Path, shapes: tuple[tuple[int, int], ...]) -> Graph:
     import litert_torch
     import torch
 
@@ -108,11 +118,10 @@ def tflite_graph(models: Path) -> Graph:
             return {"logits": pooled @ self.head}
 
     converter = litert_torch
-    for batch, sequence in SHAPES:
+    for batch, sequence in shapes:
         # Two tensors: the exporter takes one that is given twice for one input.
         feeds = {spec.name: torch.ones(batch, sequence, dtype=torch.int32) for spec in specs("int32")}
         converter = converter.signature(f"b{batch}_s{sequence}", Classify().eval(), sample_kwargs=feeds)
-    path = models / "model.tflite"
     converter.convert().export(str(path))
     return Graph(path, specs("int32"), (TensorSpec("logits", "float32", ("batch", CLASSES)),))
 

@@ -31,6 +31,10 @@ def test_an_adapter_keeps_the_contract(runtime: str, longest: int, case_of: Case
     check_session(partial(open_session, runtime), [case_of(runtime, *MANY, (1, longest))])
 
 
+def test_tflite_keeps_the_contract_where_every_batch_is_filled_up(case_of: CaseOf) -> None:
+    check_session(partial(open_session, "tflite"), [case_of("batched_tflite", (1, 16), (3, 5), (6, 16), (4, 9))])
+
+
 def test_every_runtime_is_under_the_contract() -> None:
     assert set(RUNTIMES) == {"onnx", "openvino", "tflite"}
 

@@ -5,7 +5,6 @@ bytes before their signature was (where a trust key is configured).
 """
 
 import hashlib
-import mmap
 import os
 import stat
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from doorstep.signing import TrustKey, verify_envelope
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig.json"
 MAX_SHARED_BYTES = 256 << 20
+_CHUNK = 4 << 20
 _MAX_SIGNATURE_BYTES = 2 * manifests.MAX_MANIFEST_BYTES
 
 
@@ -185,11 +185,12 @@ def _open_regular(path: Path) -> BinaryIO:
 
 
 def _digest(file: BinaryIO) -> str:
-    """Return the sha256 of a whole file in one call, so that a second thread can parse something meanwhile."""
-    if os.fstat(file.fileno()).st_size == 0:
-        return hashlib.sha256().hexdigest()
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return hashlib.sha256(data).hexdigest()
+    """Return the sha256 of a whole file; few large reads, so that another thread seldom waits for this one."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(min(_CHUNK, max(1, os.fstat(file.fileno()).st_size))))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def _compare(entry: FileEntry, digest: str) -> None:

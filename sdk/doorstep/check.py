@@ -1,11 +1,12 @@
 """Checks of a bundle on this very device: does it answer as the checkpoint did, and within its budgets?"""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from doorstep.answers import Answers, ask
-from doorstep.budgets import BOUNDS, Bounds, Budgets
+from doorstep.answers import ask
+from doorstep.budgets import BOUNDS, Budgets
 from doorstep.bundle import MANIFEST, SIGNATURE, Bundle
 from doorstep.device import Device
 from doorstep.errors import EngineError
@@ -14,11 +15,10 @@ from doorstep.manifest import Variant
 from doorstep.measure import Plan, measure
 from doorstep.origin import Origin
 from doorstep.selection import rank
+from doorstep.verdicts import FAILED, SKIPPED, Check, Checked, Report, judge_bound, judge_golden, judge_tokens
 
-PASSED, FAILED, SKIPPED, NO_BUDGET = "passed", "failed", "skipped", "no budget"
-_TIMES = frozenset({"p50_ms", "p95_ms", "cold_start_ms"})
-_ROUNDS = {"iterations": 50, "warmup": 5, "cold_starts": 3}
-_EMULATED_ROUNDS = {"iterations": 10, "warmup": 1, "cold_starts": 1}  # no one may compare these times
+_ROUNDS: dict[str, Any] = {"iterations": 50, "warmup": 5, "cold_starts": 3}
+_EMULATED_ROUNDS: dict[str, Any] = {"iterations": 10, "warmup": 1, "cold_starts": 1}  # no one may compare these times
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,41 +35,6 @@ class Request:
     is_all: bool = False
     threads: int = 1
     budgets: Budgets = field(default_factory=Budgets)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: what was found, what was allowed (in the unit that the name ends with), and the verdict."""
-
-    name: str
-    outcome: str
-    value: float | None = None
-    limit: float | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One variant's checks; `figures` holds what was measured, by the names of `Bounds`."""
-
-    variant: str
-    engine: str
-    checks: tuple[Check, ...]
-    figures: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Every variant's checks, and where they were made."""
-
-    origin: Origin
-    threads: int
-    variants: tuple[Checked, ...]
-
-    @property
-    def is_passed(self) -> bool:
-        """Tell whether no check failed."""
-        return all(check.outcome != FAILED for checked in self.variants for check in checked.checks)
 
 
 def check(bundle: Bundle, request: Request, tell: Callable[[str], None] = lambda text: None) -> Report:
@@ -92,22 +57,6 @@ def check(bundle: Bundle, request: Request, tell: Callable[[str], None] = lambda
         refused = [verdict for verdict in ranking.verdicts if not verdict.is_usable]
         variants += [Checked(v.variant, "", (Check("runs here", SKIPPED, detail=v.reason),)) for v in refused]
     return Report(origin, request.threads, tuple(variants))
-
-
-def to_lines(report: Report) -> list[dict[str, Any]]:
-    """Return one plain dict a checked variant: what `--results` keeps."""
-    origin = asdict(report.origin)
-    return [
-        {
-            **origin,
-            "variant": checked.variant,
-            "engine": checked.engine,
-            "threads": report.threads,
-            "figures": checked.figures,
-            "checks": [asdict(check) for check in checked.checks],
-        }
-        for checked in report.variants
-    ]
 
 
 def typical(examples: Sequence[Example]) -> Example | None:
@@ -137,7 +86,12 @@ def _check_variant(
         failure = str(error)
     boards = (origin.board.arch, origin.board_name)
     bounds = request.budgets.bounds(variant.name, *boards)
-    checks += [_compare(name, figures.get(name), bounds, failure, origin.board.is_emulated) for name in BOUNDS]
+    for name in BOUNDS:
+        limit: float | None = getattr(bounds, name)
+        if failure and name not in figures:
+            checks.append(Check(name, FAILED, limit=limit, detail=failure))
+        else:
+            checks.append(judge_bound(name, figures.get(name), limit, origin.board.is_emulated))
     return Checked(variant.name, engine, tuple(checks), figures)
 
 
@@ -146,28 +100,7 @@ def _check_answers(bundle: Bundle, variant: Variant, threads: int) -> Iterable[C
         answers = ask(str(bundle.folder), variant.name, threads)
     except EngineError as error:
         return [Check(name, FAILED, detail=str(error)) for name in ("golden", "tokens")]
-    return [_judge_golden(answers), _judge_tokens(answers)]
-
-
-def _judge_golden(answers: Answers) -> Check:
-    if not answers.examples:
-        return Check("golden", FAILED, detail="the bundle holds no golden examples, so nothing can be proven here")
-    right = answers.examples - len(answers.differences)
-    if not answers.differences:
-        return Check("golden", PASSED, right, answers.examples, f"all within {answers.tolerance:g}")
-    first = answers.differences[0]
-    found = f"example {first.place}: expected {first.expected!r}, got {first.got!r}, off by {first.error:.4g}"
-    return Check("golden", FAILED, right, answers.examples, f"{found} of {answers.tolerance:g} allowed")
-
-
-def _judge_tokens(answers: Answers) -> Check:
-    if not answers.tokenized:
-        return Check("tokens", SKIPPED, detail="the golden examples tell no tokens")
-    right = answers.tokenized - len(answers.retokenized)
-    if not answers.retokenized:
-        return Check("tokens", PASSED, right, answers.tokenized, "the server's, id for id")
-    detail = f"example {answers.retokenized[0]}: other token ids than the server's"
-    return Check("tokens", FAILED, right, answers.tokenized, detail)
+    return [judge_golden(answers), judge_tokens(answers)]
 
 
 def _measure(
@@ -177,17 +110,4 @@ def _measure(
         raise EngineError("no golden example to measure with")
     rounds = _EMULATED_ROUNDS if is_emulated else _ROUNDS
     figures = asdict(measure(Plan(str(bundle.folder), variant.name, example.item, threads, **rounds)))
-    return {name: round(figures[name], 3) for name in BOUNDS if name in figures}
-
-
-def _compare(name: str, value: float | None, bounds: Bounds, failure: str, is_emulated: bool) -> Check:
-    limit: float | None = getattr(bounds, name)
-    if value is None:
-        return Check(name, FAILED, limit=limit, detail=failure)
-    if name in _TIMES and is_emulated:
-        return Check(name, SKIPPED, value, limit, "emulated")
-    if limit is None:
-        return Check(name, NO_BUDGET, value)
-    if value <= limit:
-        return Check(name, PASSED, value, limit)
-    return Check(name, FAILED, value, limit, f"{value / limit:.3g} × the budget")
+    return {name: round(figures[name], 3) for name in BOUNDS if math.isfinite(figures.get(name, math.nan))}

@@ -34,6 +34,10 @@ _KNOWN_FEATURES = frozenset(
         "vfpv4",
     ]
 )
+_ARM_PARTS = {
+    "0xc07": "Cortex-A7", "0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd41": "Cortex-A78",
+}  # fmt: skip
 _MIB = 1 << 20
 
 
@@ -62,7 +66,7 @@ class Device(NamedTuple):
         info = _read(root / "proc/cpuinfo")
         return cls(
             arch=_arch(),
-            cpu=_field(info, "model name", "Model", "Hardware") or "unknown",
+            cpu=_cpu_name(info),
             features=_features(info),
             cores=granted_cores(root),
             memory_mib=_memory_mib(root),
@@ -116,6 +120,13 @@ def _version(distribution: str, spec: importlib.machinery.ModuleSpec) -> str:
 def _arch() -> str:
     machine = os.uname().machine.lower()
     return {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}.get(machine, machine)
+
+
+def _cpu_name(info: str) -> str:
+    """Return the processor's name; ARM kernels tell a number (`CPU part`) instead of one."""
+    name = _field(info, "model name", "Model", "Hardware")
+    part = _field(info, "CPU part")
+    return name or _ARM_PARTS.get(part or "", f"ARM {part}" if part else "unknown")
 
 
 def _features(info: str) -> frozenset[str]:

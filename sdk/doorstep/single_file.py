@@ -79,16 +79,14 @@ def unpack_cached(file: Path, cache_dir: Path | None, trust: TrustKey | None) ->
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            members = _members(archive)
-            key = hashlib.sha256("\n".join(sorted(members)).encode())
+            key = hashlib.sha256("\n".join(sorted(_members(archive))).encode())
             key.update(_read(archive, MANIFEST, manifests.MAX_MANIFEST_BYTES))
-            key.update(_read(archive, SIGNATURE, _MAX_SIGNATURE_BYTES) if SIGNATURE in members else b"")
     except (OSError, KeyError, *_DAMAGE) as error:
         raise BundleError(f"{file}: expected a single-file bundle ({error!s:.120})") from error
     out = (cache_dir or _own_temporary_folder()) / "bundles" / key.hexdigest()[:32]
     try:
         return Bundle.open(out, trust=trust, is_lazy=True).folder
-    except BundleError:  # not there, or damaged: the file itself decides
+    except BundleError:  # not there, cut short, or not signed as the file is: the file itself decides
         return unpack(file, out, trust=trust)
 
 

@@ -1,7 +1,4 @@
-"""Aids for tests, of this project and of plug-ins: `FakeSession`, and the contracts of an adapter and of a task.
-
-They raise AssertionError with a message, and need no test framework.
-"""
+"""Aids for tests, of this project and of plug-ins: `FakeSession`, and the contracts of an adapter and of a task."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +31,7 @@ class FakeSession:
     def run(self, feeds: Feeds) -> Fetches:
         if self._is_closed:
             raise EngineError("the session is closed")
-        if missing := [spec.name for spec in self.inputs if spec.name not in feeds]:
-            raise EngineError(f"feeds: {missing[0]} is missing")
+        check_feeds(self.inputs, feeds)
         return self._answer(feeds)
 
     def close(self) -> None:
@@ -63,8 +59,8 @@ def check_session(open_: Callable[[Graph, SessionOptions], Session], cases: Sequ
     for case in cases:
         _check_refusals(open_, case.graph)
         session = open_(case.graph, SessionOptions(threads=2))
-        _require(tuple(session.inputs) == case.graph.inputs, "inputs are not those the graph declares")
-        _require(tuple(session.outputs) == case.graph.outputs, "outputs are not those the graph declares")
+        declared = (tuple(session.inputs), tuple(session.outputs))
+        _require(declared == (case.graph.inputs, case.graph.outputs), "inputs or outputs are not those of the graph")
         kept = [session.run(feeds) for feeds in case.feeds]
         for feeds, fetches, expected in zip(case.feeds, kept, case.expected, strict=True):
             check_feeds(session.inputs, feeds)

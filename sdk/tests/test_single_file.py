@@ -124,6 +124,7 @@ HARMS: dict[str, Callable[[Members], Members]] = {
     "another case of a name": add("GOLDEN.json"),
     "the manifest twice": add(MANIFEST, b"{}"),
     "a file twice": add("golden.json", b"{}"),
+    "a file twice alike": lambda members: [*members, members[-1]],
     "no manifest": without(MANIFEST),
     "a missing shared file": without("tokenizer.json"),
     "an altered file": change(MODEL, lambda data: data[:-1] + b"?"),
@@ -268,6 +269,14 @@ def test_with_a_trust_key_an_archive_must_be_signed_by_it(
         with pytest.raises(SignatureError):
             unpack(file, tmp_path / "out", trust=key)
     assert Bundle.open(unpack(packed, tmp_path / "out", trust=trust), trust=trust).signer == trust.public
+
+
+def test_the_signature_is_checked_before_the_manifest_is_read(
+    members: Members, trust: TrustKey, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "harm.zip", HARMS["no JSON as manifest"](members))
+    with pytest.raises(SignatureError):
+        unpack(file, tmp_path / "out", trust=trust)
 
 
 def test_unpacking_never_replaces_a_folder_that_is_no_bundle(packed: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from device_tests.boards import BOARDS, Board, RootMissing, ToolMissing
 
 

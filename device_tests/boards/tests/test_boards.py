@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from device_tests.boards import Board
 from device_tests.boards.build import main as build
 from device_tests.boards.kernel import cpuinfo

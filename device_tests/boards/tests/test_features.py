@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from device_tests.boards import Board
 
 pytestmark = pytest.mark.board

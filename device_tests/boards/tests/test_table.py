@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from device_tests.boards import BOARDS, Board, BoardError, BoardSpec, RootMissing, ToolMissing, UnknownBoard
 from device_tests.boards.errors import find_tool
 from device_tests.boards.kernel import cpuinfo, kernel_files, meminfo

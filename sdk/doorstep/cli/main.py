@@ -18,6 +18,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("doorstep.cli.inspect", "show what is in a bundle"),
     "verify": ("doorstep.cli.verify", "compare a bundle with its digests and signature"),
     "doctor": ("doorstep.cli.doctor", "what this device is, and what would be chosen on it"),
+    "check": ("doorstep.cli.check", "prove a bundle on this device: answers, tokens, budgets"),
+    "bench": ("doorstep.cli.bench", "measure a bundle on this device: latency, throughput, memory"),
     "keygen": ("doorstep.cli.keygen", "make a pair of signing keys"),
     "sign": ("doorstep.cli.sign", "sign a bundle"),
     "pack": ("doorstep.cli.pack", "bundle folder → single file"),
