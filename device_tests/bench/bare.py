@@ -6,6 +6,7 @@ python bare.py ENGINE MODEL TOKENIZER TEXT ITERATIONS MAX_LENGTH
 import json
 import sys
 import time
+from typing import Any
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         options.intra_op_num_threads = 1
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-        def run(ids: list[int], mask: list[int]) -> "np.ndarray":  # type: ignore[type-arg]
+        def run(ids: list[int], mask: list[int]) -> Any:
             feeds = {"input_ids": np.array([ids], np.int64), "attention_mask": np.array([mask], np.int64)}
             return session.run(None, feeds)[0]
 
@@ -34,7 +35,7 @@ def main() -> None:
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
 
-        def run(ids: list[int], mask: list[int]) -> "np.ndarray":  # type: ignore[type-arg]
+        def run(ids: list[int], mask: list[int]) -> Any:
             request.infer({"input_ids": np.array([ids], np.int64), "attention_mask": np.array([mask], np.int64)})
             return request.get_output_tensor(0).data
 
@@ -46,7 +47,7 @@ def main() -> None:
             int(key.split("_s")[1]): interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()
         }
 
-        def run(ids: list[int], mask: list[int]) -> "np.ndarray":  # type: ignore[type-arg]
+        def run(ids: list[int], mask: list[int]) -> Any:
             length = min(bucket for bucket in runners if bucket >= len(ids))
             rows = np.zeros((2, 1, length), np.int32)
             rows[0, 0, : len(ids)], rows[1, 0, : len(ids)] = ids, mask

@@ -22,21 +22,24 @@ def tables(report: BenchReport) -> list[Table]:
 
 def _latency(report: BenchReport) -> Table:
     setup = report.setup
+    found = [(one.variant, latency) for one in report.variants for latency in one.latencies]
     rows: list[tuple[object, ...]] = [
         (
-            one.variant,
+            variant,
             latency.threads,
             f"{latency.p50_ms:.2f}",
             f"{latency.p95_ms:.2f}",
             f"{latency.p99_ms:.2f}",
             f"{latency.iqr_ms:.2f}",
-            NOT_TOLD if latency.energy_mj is None else f"{latency.energy_mj:.3g}",
+            None if latency.energy_mj is None else f"{latency.energy_mj:.3g}",
         )
-        for one in report.variants
-        for latency in one.latencies
+        for variant, latency in found
     ]
-    title = f"Latency of one item in ms, {setup.iterations} predictions after {setup.warmup}; energy in mJ"
-    return Table(title, ("variant", "threads", "p50", "p95", "p99", "IQR", "energy"), rows)
+    head = ("variant", "threads", "p50", "p95", "p99", "IQR", "energy mJ")
+    title = f"Latency of one item in ms, {setup.iterations} predictions after {setup.warmup}"
+    if any(latency.energy_mj is not None for _, latency in found):
+        return Table(title, head, rows)
+    return Table(f"{title}; energy: {NOT_TOLD}", head[:-1], [row[:-1] for row in rows])
 
 
 def _throughput(report: BenchReport) -> Table:

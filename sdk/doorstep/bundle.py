@@ -167,10 +167,10 @@ def _read_signature(root: Path) -> bytes | None:
 
 def _read_bounded(path: Path, limit: int) -> bytes:
     with _open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise IntegrityError(f"{path}: expected at most {limit} bytes, got more")
-    return data
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise IntegrityError(f"{path}: expected at most {limit} bytes, got {size}")
+        return file.read(size)  # as much memory as the file needs; asking for the limit would reserve all of it
 
 
 def _open_regular(path: Path) -> BinaryIO:

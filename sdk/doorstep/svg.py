@@ -9,6 +9,7 @@ from typing import NamedTuple
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b7791f", "#b83280", "#0987a0", "#4a5568", "#9b2c2c", "#553c9a")
 _WIDTH = 560
 _ROW = 26
+_LABEL = 15.0
 _CHARACTER = 7.0  # px of a Latin letter at 12 px; wide characters take two
 _INK, _GRID = "#1a202c", "#e2e8f0"
 
@@ -73,24 +74,28 @@ def lines(title: str, curves: Sequence[Line], x_name: str) -> str:
         shapes.append(_text(left - 6, at_y(y) + 4, _number(y), "end"))
     shapes += [_text(at_x(x), bottom + 17, _number(x), "middle") for x in places]
     shapes.append(_text((left + right) / 2, bottom + 36, x_name, "middle"))
-    labels = _apart([at_y(curve.points[-1][1]) for curve in curves])
+    labels = _apart([at_y(curve.points[-1][1]) for curve in curves], bottom)
     for number, curve in enumerate(curves):
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in curve.points)
         shapes.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         shapes += [f'<circle cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="3" fill="{colour}"/>' for x, y in curve.points]
+        end = f"{at_x(curve.points[-1][0]) + 5:.1f} {at_y(curve.points[-1][1]):.1f}"
+        shapes.append(f'<path d="M{end}L{right + 3:.1f} {labels[number]:.1f}" stroke="{colour}" opacity=".4"/>')
         shapes.append(_text(right + 6, labels[number] + 4, curve.name, colour=colour))
     return _svg(title, bottom + 46, shapes)
 
 
-def _apart(places: list[float], room: float = 15.0) -> list[float]:
-    """Move label heights up or down until none lies on another, keeping their order."""
+def _apart(places: list[float], lowest: float) -> list[float]:
+    """Move label heights until none lies on another nor below `lowest`, keeping their order."""
     order = sorted(range(len(places)), key=lambda number: places[number])
     moved = list(places)
     for above, number in pairwise(order):
-        moved[number] = max(moved[number], moved[above] + room)
-    over = max(moved) - max(places[order[-1]], 270.0) if moved else 0.0
-    return [place - max(0.0, over) for place in moved]
+        moved[number] = max(moved[number], moved[above] + _LABEL)
+    moved[order[-1]] = min(moved[order[-1]], lowest)
+    for below, number in pairwise(reversed(order)):
+        moved[number] = min(moved[number], moved[below] - _LABEL)
+    return moved
 
 
 def _legend(names: Sequence[str], y: float) -> list[str]:
@@ -119,11 +124,11 @@ def _text_width(text: str) -> float:
 
 
 def _ceiling(value: float) -> float:
-    """Return the next number above `value` that quarters well: 1, 2, 4 or 8 times a power of ten."""
+    """Return the next number above `value` whose quarters are round."""
     if not value > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next((step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value), 10 * power)
+    return next((step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 5, 6, 8) if step * power >= value), 10 * power)
 
 
 def _number(value: float) -> str:

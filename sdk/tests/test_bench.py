@@ -124,8 +124,15 @@ def test_tables_leave_out_what_was_not_measured() -> None:
     part = tables(report_of(benched("onnx-int8", cold_starts_ms=(), throughputs=())))
     assert [len(table.rows) for table in whole] == [2, 2, 1, 1]
     assert [table.title.split()[0] for table in part] == ["Latency", "Resident"]
-    assert [row[-1] for row in whole[0].rows] == [NOT_TOLD, "12"]
+    assert [row[-1] for row in whole[0].rows] == [None, "12"]
     assert all(len(row) == len(table.head) for table in whole for row in table.rows)
+
+
+def test_energy_is_no_column_where_no_board_tells() -> None:
+    silent = tables(report_of(benched("onnx-int8", latencies=(Latency(1, 2.0, 3.0, 4.0, 0.5, None),))))[0]
+    assert silent.title.endswith(f"energy: {NOT_TOLD}")
+    assert silent.head[-1] == "IQR"
+    assert len(silent.rows[0]) == len(silent.head)
 
 
 def test_the_page_needs_nothing_from_outside_and_says_where_it_comes_from() -> None:
@@ -161,11 +168,13 @@ def test_parts_are_laid_end_to_end() -> None:
     assert sum(first) == pytest.approx(second[0], abs=0.2)
 
 
-def test_labels_of_curves_never_lie_on_one_another() -> None:
-    curves = [Line(f"variant {number}", ((1, 1.0), (8, 5.0 + number / 1000))) for number in range(10)]
+@pytest.mark.parametrize("end", [9.9, 0.0], ids=["at the top", "at the bottom"])
+def test_labels_of_curves_never_lie_on_one_another(end: float) -> None:
+    curves = [Line(f"variant {number}", ((1, 10.0), (8, end + number / 1000))) for number in range(10)]
     picture = ElementTree.fromstring(lines("throughput", curves, "batch"))
     heights = sorted(float(t.get("y") or 0) for t in picture.iter("text") if (t.text or "").startswith("variant"))
     assert min(after - before for before, after in pairwise(heights)) >= 14.9
+    assert heights[0] > 20
     assert heights[-1] < float((picture.get("viewBox") or "").split()[3])
 
 

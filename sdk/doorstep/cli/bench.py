@@ -98,7 +98,7 @@ def _setup(bundle: Bundle, arguments: argparse.Namespace) -> tuple[Setup, str]:
     origin = f"lines of {arguments.text_file.name}" if texts else "golden examples"
     tokens = f" of {example.tokens} tokens" if example and example.tokens else ""
     again = ", repeated" if len(items) > len(given) else ""
-    return setup, f"latency: one{tokens}; throughput: {len(items)} ({len(given)} {origin}{again})"
+    return setup, f"latency: one item{tokens}; throughput: {len(items)} ({len(given)} {origin}{again})"
 
 
 def _lines(path: Path) -> list[str]:
