@@ -8,6 +8,7 @@ DATA ?=
 BUNDLE ?= $(OUT)/shopper_intents.bundle
 TEXT ?= is the oat milk back in stock
 PIP_ARGS ?=
+BOARDS ?= arm64-max arm64-neoverse-n1 arm64-cortex-a76 arm64-cortex-a72 arm64-cortex-a53
 CONVERT_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ CONVERT_ARGS += --name shopper_intents --display-names $(EXAMPLE)/labels.zh.json
 endif
 endif
 
-.PHONY: help install check test convert predict bench examples schema clean
+.PHONY: help install check test convert boards device predict bench examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -56,6 +57,16 @@ test: $(INSTALLED) ## every test
 convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…]: checkpoint → bundle
 	@test -n "$(TARGET)" || { echo 'name a target: make convert TARGET=arm64 (or x86-64, x86-64-vnni, arm64-dotprod, armv7)' >&2; exit 2; }
 	$(BIN)/doorstep convert $(MODEL) --target $(TARGET) $(if $(DATA),--data $(DATA)) --out $(OUT) $(CONVERT_ARGS)
+
+boards: $(INSTALLED) ## emulated ARM boards: qemu, Debian userlands, engines
+	@command -v qemu-aarch64-static >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-user-static; } \
+		|| { echo 'the boards need qemu-user-static; run: sudo apt-get install qemu-user-static' >&2; exit 1; }
+	rm -rf build && $(BIN)/python -m hatchling build -t wheel -d build >/dev/null
+	$(BIN)/python -m device_tests.boards.build arm64 --wheel build/doorstep-*.whl
+	$(BIN)/python -m device_tests.boards.build armhf --wheel build/doorstep-*.whl
+
+device: $(if $(wildcard $(BUNDLE)),,convert) boards ## TARGET=… : convert, then prove the bundle on emulated boards
+	$(BIN)/python -m pytest device_tests/test_device.py device_tests/boards $(foreach board,$(BOARDS),--device board:$(board)) --bundle $(BUNDLE)
 
 predict: $(INSTALLED) ## TEXT="…" [BUNDLE=…]: one answer
 	@$(BIN)/doorstep predict $(BUNDLE) --why "$(TEXT)"

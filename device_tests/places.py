@@ -38,6 +38,8 @@ class Place(Protocol):
     name: str
     bundle: str
     """The bundle's path on the device."""
+    source: Path
+    """The bundle's path here."""
     is_emulated: bool
 
     def run(
@@ -53,17 +55,18 @@ class Place(Protocol):
 def open_place(name: str, bundle: Path, work: Path) -> Iterator[Place]:
     """Open the device called `name` and put `bundle` on it."""
     if name.startswith("board:"):
-        yield _EmulatedBoard(name, str(bundle.resolve()), Board.load(name.removeprefix("board:")), work)
+        yield _EmulatedBoard(name, str(bundle.resolve()), bundle, Board.load(name.removeprefix("board:")), work)
     elif name.startswith("ssh://"):
         yield _ssh_place(name, bundle)
     else:
-        yield _Local(name, str(bundle.resolve()), work)
+        yield _Local(name, str(bundle.resolve()), bundle, work)
 
 
 @dataclass(slots=True)
 class _Local:
     name: str
     bundle: str
+    source: Path
     work: Path
     is_emulated: bool = False
 
@@ -89,6 +92,7 @@ class _Local:
 class _EmulatedBoard:
     name: str
     bundle: str
+    source: Path
     board: Board
     work: Path
     is_emulated: bool = True
@@ -111,6 +115,7 @@ class _Remote:
     name: str
     host: str
     bundle: str
+    source: Path
     is_emulated: bool = False
 
     def run(
@@ -135,7 +140,7 @@ def _ssh_place(name: str, bundle: Path) -> _Remote:
     send = subprocess.Popen(["tar", "-C", str(bundle), "-cf", "-", "."], stdout=subprocess.PIPE)
     unpack = f"rm -rf {shlex.quote(folder)} && mkdir -p {shlex.quote(folder)} && tar -C {shlex.quote(folder)} -xf -"
     subprocess.run([*_SSH, host, unpack], stdin=send.stdout, check=True, timeout=_TIMEOUT_S)
-    return _Remote(name, host, folder)
+    return _Remote(name, host, folder, bundle)
 
 
 def _limiter(limits: Limits) -> Callable[[], None]:

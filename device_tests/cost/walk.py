@@ -1,4 +1,4 @@
-"""Runs inside valgrind: what is counted, each piece between two calls of `getppid`, at which callgrind dumps its counts.
+"""Runs inside valgrind: what is counted, each piece between two calls of `getppid`; callgrind dumps its counts there.
 
     python walk.py SITE BUNDLE MACHINE
 
