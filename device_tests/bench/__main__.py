@@ -13,6 +13,7 @@ from typing import Any
 import doorstep
 from device_tests.bench.imports import import_times
 from device_tests.bench.overhead import Figures, bare_command, our_command, pipeline_command, side_by_side
+from device_tests.bench.peer_table import peers
 from device_tests.bench.real_data import real_data
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
@@ -31,7 +32,9 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the one that the example's convert trained")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--only", choices=["overhead", "int8", "data"], action="append")
+    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data"], action="append")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name")
+    parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -40,7 +43,7 @@ def main() -> int:
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
         compileall.compile_dir(ROOT / package, quiet=2)
-    wanted = arguments.only or ["overhead", "int8", "data"]
+    wanted = arguments.only or ["overhead", "int8", "peers", "data"]
     report: dict[str, Any] = {
         "machine": _machine(),
         "command": " ".join(["python -m device_tests.bench", *sys.argv[1:]]),
@@ -50,6 +53,9 @@ def main() -> int:
         report["overhead"] = _overhead(arguments)
     if "int8" in wanted:
         report["int8"] = _int8(arguments)
+    if "peers" in wanted:
+        checkpoint = arguments.checkpoint or _newest_checkpoint()
+        report["peers"] = peers(arguments.bundle, checkpoint, TEXT, arguments.peer_rounds, arguments.peer)
     if "data" in wanted:
         report["data"] = real_data(arguments.data, ROOT)
     if arguments.json:

@@ -4,7 +4,6 @@ import functools
 import importlib.machinery
 import importlib.util
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +62,7 @@ class Device(NamedTuple):
     @classmethod
     def detect(cls, root: Path = Path("/")) -> "Device":
         """Read this machine, whose `proc` and `sys` lie under `root`; imports no engine."""
-        info = _read(root / "proc/cpuinfo")
+        info = _fields(_read(f"{root}/proc/cpuinfo"))
         return cls(
             arch=_arch(),
             cpu=_cpu_name(info),
@@ -81,9 +80,9 @@ def granted_cores(root: Path = Path("/")) -> int:
     else:
         cores = os.cpu_count() or 1
     for folder in _cgroups(root, "cpu"):
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        quota, _, period = _read(f"{folder}/cpu.max").partition(" ")
         if not period:
-            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+            quota, period = _read(f"{folder}/cpu.cfs_quota_us"), _read(f"{folder}/cpu.cfs_period_us")
         if quota.strip().isdecimal() and period.strip().isdecimal() and int(period) > 0:
             cores = min(cores, int(quota) // int(period))
     return max(1, cores)
@@ -102,8 +101,14 @@ def installed_engines() -> dict[str, str]:
 @functools.cache
 def parse_version(text: str) -> tuple[int, ...]:
     """Return the leading numbers of a version, for comparing: `1.32.0+cpu` gives (1, 32, 0, 0)."""
-    parts = re.findall(r"\d{1,9}", re.split(r"[+a-z-]", text, maxsplit=1)[0])[:4]
-    return tuple(int(part) for part in [*parts, "0", "0", "0", "0"][:4])
+    numbers = []
+    for part in text.split("."):
+        rest = part.lstrip("0123456789")
+        if number := part[: len(part) - len(rest)]:
+            numbers.append(int(number[:9]))
+        if rest:
+            break
+    return (*numbers, 0, 0, 0, 0)[:4]
 
 
 def _version(distribution: str, spec: importlib.machinery.ModuleSpec) -> str:
@@ -122,58 +127,60 @@ def _arch() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}.get(machine, machine)
 
 
-def _cpu_name(info: str) -> str:
+def _cpu_name(info: dict[str, str]) -> str:
     """Return the processor's name; ARM kernels tell a number (`CPU part`) instead of one."""
-    name = _field(info, "model name", "Model", "Hardware")
-    part = _field(info, "CPU part")
-    return name or _ARM_PARTS.get(part or "", f"ARM {part}" if part else "unknown")
+    part = info.get("CPU part", "")
+    name = info.get("model name") or info.get("Model") or info.get("Hardware")
+    return name or _ARM_PARTS.get(part, f"ARM {part}" if part else "unknown")
 
 
-def _features(info: str) -> frozenset[str]:
-    flags = (_field(info, "flags", "Features") or "").split()
-    return frozenset(flags) & _KNOWN_FEATURES
+def _features(info: dict[str, str]) -> frozenset[str]:
+    return _KNOWN_FEATURES.intersection((info.get("flags") or info.get("Features") or "").split())
 
 
 def _memory_mib(root: Path) -> int | None:
     limits = []
-    if match := re.search(r"MemAvailable:\s+(\d+) kB", _read(root / "proc/meminfo")):
-        limits.append(int(match[1]) // 1024)
+    available = _fields(_read(f"{root}/proc/meminfo")).get("MemAvailable", "").removesuffix(" kB")
+    if available.isdecimal():
+        limits.append(int(available) // 1024)
     for folder in _cgroups(root, "memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
-        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
-        # Files read once and not again stay in the cgroup's account until it needs the room.
-        cached = re.search(r"^(?:total_)?inactive_file (\d+)", _read(folder / "memory.stat"), re.MULTILINE)
+        limit = _number(f"{folder}/memory.max") or _number(f"{folder}/memory.limit_in_bytes")
         if limit:
-            limits.append((limit - used + int(cached[1] if cached else 0)) // _MIB)
+            used = _number(f"{folder}/memory.current") or _number(f"{folder}/memory.usage_in_bytes")
+            # Files read once and not again stay in the cgroup's account until it needs the room.
+            cached = _fields(_read(f"{folder}/memory.stat"), " ").get("inactive_file", "")
+            limits.append((limit - used + int(cached if cached.isdecimal() else 0)) // _MIB)
     return max(0, min(limits)) if limits else None
 
 
-def _cgroups(root: Path, controller: str) -> list[Path]:
+def _cgroups(root: Path, controller: str) -> list[str]:
     """Return the folders of this process's cgroup and of those around it, of cgroup v2 and of v1's `controller`."""
     folders = []
-    for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+    for line in _read(f"{root}/proc/self/cgroup").splitlines() or ["0::/"]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        top = root / "sys/fs/cgroup" / (controller if controllers else "")
-        inside = top / path.strip("/")
-        folders += [folder for folder in (inside, *inside.parents) if folder.is_relative_to(top)]
+        top = f"{root}/sys/fs/cgroup" + (f"/{controller}" if controllers else "")
+        parts = [part for part in path.split("/") if part]
+        folders += ["/".join([top, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
     return folders
 
 
-def _number(path: Path) -> int:
+def _number(path: str) -> int:
     text = _read(path).strip()
     return int(text) if text.isdecimal() else 0
 
 
-def _field(info: str, *names: str) -> str | None:
-    for name in names:
-        if match := re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", info, re.MULTILINE):
-            return match[1].strip()
-    return None
+def _fields(text: str, separator: str = ":") -> dict[str, str]:
+    """Return the first value of every name in lines of names and values; no regular expressions, they cost a start."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(separator)
+        found.setdefault(name.strip(), value.strip())
+    return found
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(_MIB)

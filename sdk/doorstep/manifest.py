@@ -5,7 +5,6 @@ format version is refused. `sdk/docs/bundle.schema.json` is generated from the t
 """
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,10 +17,10 @@ FORMAT = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILES = 4096
 MAX_FILE_BYTES = 1 << 40
-_PART = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_DTYPE = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_NAME_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-"
+_DTYPES = frozenset(
+    ["bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ def check_path(path: str) -> None:
     Raises:
         FormatError: absolute, `..`, backslash, hidden, odd characters, or too long.
     """
-    if len(path) > 300 or not all(_PART.fullmatch(part) for part in path.split("/")):
+    if len(path) > 300 or not all(_is_plain(part, ".") for part in path.split("/")):
         raise FormatError(f"manifest.json: {path[:80]!r} is no plain relative path")
 
 
@@ -166,7 +165,7 @@ def _check(manifest: Manifest) -> None:
     seen: set[str] = set()
     _check_name(manifest.name)
     for entry in manifest.files:
-        if not 0 <= entry.size <= MAX_FILE_BYTES or not _SHA256.fullmatch(entry.sha256):
+        if not 0 <= entry.size <= MAX_FILE_BYTES or not _is_sha256(entry.sha256):
             raise FormatError(f"manifest.json: {entry.path[:80]!r} has no possible size or sha256")
         check_path(entry.path)
         if entry.path.casefold() in seen:
@@ -188,7 +187,7 @@ def _check(manifest: Manifest) -> None:
         if variant.entry not in variant.files:
             raise FormatError(f"manifest.json: {variant.name} does not own its entry {variant.entry}")
         for spec in (*variant.inputs, *variant.outputs):
-            if not _DTYPE.fullmatch(spec.dtype) or any(type(axis) is int and axis < 1 for axis in spec.shape):
+            if spec.dtype not in _DTYPES or any(type(axis) is int and axis < 1 for axis in spec.shape):
                 raise FormatError(
                     f"manifest.json: {spec.name:.80} is no tensor: {spec.dtype[:20]!r} {list(spec.shape)[:8]}"
                 )
@@ -201,8 +200,17 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not _is_plain(name, "._+-"):
         raise FormatError(f"manifest.json: {name[:80]!r} is no name (letters, digits, . _ + -, at most 100)")
+
+
+def _is_plain(text: str, not_first: str) -> bool:
+    """Tell whether `text` is 1 to 100 letters, digits and . _ + -, and does not begin with one of `not_first`."""
+    return 0 < len(text) <= 100 and text[0] not in not_first and not text.strip(_NAME_CHARACTERS)
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
 def _without_none(value: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from doorstep.bundle import Bundle
 from doorstep.device import Device
@@ -151,8 +151,7 @@ class Predictor:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opener:
+class _Opener(NamedTuple):
     """Opens a variant of one bundle."""
 
     bundle: Bundle

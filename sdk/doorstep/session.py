@@ -48,8 +48,7 @@ class SessionOptions:
     engine_options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(NamedTuple):
     """What an adapter must know to open a file: its place, and the declared inputs and outputs."""
 
     path: Path

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from doorstep.errors import EngineError
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]  # importing numpy.typing for NDArray costs every start
 Feeds = Mapping[str, Array]
 Fetches = dict[str, Array]
 

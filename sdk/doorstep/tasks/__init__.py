@@ -59,6 +59,6 @@ def load_task(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str,
 
 def softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return probabilities along the last axis; `logits` [..., classes] float32."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: np.ndarray[Any, Any] = shifted / shifted.sum(axis=-1, keepdims=True)
+    shifted = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
+    probabilities: np.ndarray[Any, Any] = shifted / np.add.reduce(shifted, axis=-1, keepdims=True)
     return probabilities

@@ -51,12 +51,14 @@ class Labeller:
             raise FormatError(
                 f"labels: expected {len(options.labels)} logits to match the labels, got shape {list(logits.shape)}"
             )
-        scaled = logits.astype(np.float32, copy=False) / np.float32(options.temperature)
+        scaled = logits.astype(np.float32, copy=False)
+        if options.temperature != 1:
+            scaled = scaled / np.float32(options.temperature)
         if options.is_multi_label:
             probabilities = 0.5 + 0.5 * np.tanh(0.5 * scaled)  # [batch, classes]; the sigmoid, which exp overflows
         else:
             probabilities = softmax(scaled)  # [batch, classes]
-        order = np.argsort(-probabilities, axis=1, kind="stable")  # [batch, classes]
+        order = (-probabilities).argsort(axis=1, kind="stable")  # [batch, classes]
         return [
             self._classification(row, places)
             for row, places in zip(probabilities.tolist(), order.tolist(), strict=True)

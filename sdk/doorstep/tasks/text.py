@@ -1,8 +1,7 @@
 """Texts to token ids, for every task that reads text."""
 
-import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -11,8 +10,8 @@ from doorstep.errors import FormatError, InputError
 from doorstep.tensors import Feeds, TensorSpec
 
 MAX_CHARACTERS = 200_000
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_SOURCES = ("input_ids", "attention_mask", "token_type_ids")
+_SOURCES = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+"""Feed to the attribute of an `Encoding` that holds it."""
 
 
 class TextEncoder:
@@ -28,7 +27,7 @@ class TextEncoder:
         unknown = sorted(spec.name for spec in inputs if spec.name not in _SOURCES)
         if unknown:
             raise FormatError(f"inputs: text gives {', '.join(_SOURCES)}, got {', '.join(unknown)}")
-        self._specs = [(spec.name, np.dtype(spec.dtype), spec.pad, spec.shape) for spec in inputs]
+        self._columns = [_Column.of(spec) for spec in inputs]
 
     @classmethod
     def from_bytes(cls, data: bytes, max_length: int, inputs: Sequence[TensorSpec]) -> "TextEncoder":
@@ -66,31 +65,42 @@ class TextEncoder:
                 return [self._tokenizer.encode(texts[0])]
             return list(self._tokenizer.encode_batch_fast(list(texts)))
         except (TypeError, UnicodeEncodeError) as error:
-            place = next((place for place, text in enumerate(texts) if _LONE_SURROGATE.search(text)), 0)
+            place = next((place for place, text in enumerate(texts) if _has_lone_surrogate(text)), 0)
             raise InputError(f"item {place}: expected valid Unicode, got half of a surrogate pair") from error
 
     def collate(self, rows: Sequence[Encoding]) -> Feeds:
         """Pad rows to the longest; returns arrays [batch, sequence]."""
         longest = max(1, *map(len, rows))
         feeds = {}
-        for name, dtype, pad, shape in self._specs:
-            width = shape[1] if isinstance(shape[1], int) else longest
+        for name, attribute, dtype, pad, fixed in self._columns:
+            width = fixed or longest
             if len(rows) == 1 and width == len(rows[0]):
-                feeds[name] = np.array([_ids(rows[0], name)], dtype)  # [1, sequence]
+                feeds[name] = np.array([getattr(rows[0], attribute)], dtype)  # [1, sequence]
                 continue
             array = np.full((len(rows), width), pad, dtype)  # [batch, sequence]
             for place, row in enumerate(rows):
-                array[place, : len(row)] = _ids(row, name)
+                array[place, : len(row)] = getattr(row, attribute)
             feeds[name] = array
         return feeds
 
 
-def _ids(row: Encoding, name: str) -> list[int]:
-    ids: list[int] = row.ids if name == "input_ids" else getattr(row, _ATTRIBUTES[name])
-    return ids
+class _Column(NamedTuple):
+    """How one feed is made; `width` is 0 where the model takes any."""
+
+    name: str
+    attribute: str
+    dtype: np.dtype[Any]
+    pad: int
+    width: int
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> "_Column":
+        width = spec.shape[1] if isinstance(spec.shape[1], int) else 0
+        return cls(spec.name, _SOURCES[spec.name], np.dtype(spec.dtype), spec.pad, width)
 
 
-_ATTRIBUTES = {"attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+def _has_lone_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_type(text: Any, place: int) -> None:

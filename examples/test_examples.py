@@ -1,0 +1,65 @@
+"""Every example runs, as its page says."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from doorstep import Predictor
+from doorstep.bundle import Bundle
+from doorstep.golden import compare, load_golden
+
+HERE = Path(__file__).parent
+INTENTS = HERE / "shopper_intents"
+
+
+def test_the_shipped_data_is_what_its_grammar_says() -> None:
+    done = subprocess.run([sys.executable, INTENTS / "make_data.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_template_is_in_two_splits() -> None:
+    with open(INTENTS / "intents.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row["template"], set()).add(row["split"])
+    assert len(rows) > 3000
+    assert len({row["label"] for row in rows}) >= 8
+    assert all(len(found) == 1 for found in splits.values())
+
+
+@pytest.mark.slow
+def test_the_example_bundle_holds_three_engines_that_each_give_the_golden_answers(bundle: Path) -> None:
+    manifest = Bundle.open(bundle).manifest
+    assert {variant.runtime for variant in manifest.variants} == {"onnx", "openvino", "tflite"}
+    for variant in manifest.variants:
+        with Predictor.load(bundle, variant=variant.name, strict=True) as predictor:
+            assert compare(predictor, load_golden(predictor.bundle)) == [], variant.name
+
+
+@pytest.mark.slow
+def test_the_student_of_the_example_beats_counting_words(bundle: Path) -> None:
+    accuracies = [v.measured.accuracy for v in Bundle.open(bundle).manifest.variants if v.measured]
+    assert min(accuracy or 0.0 for accuracy in accuracies) > 0.794  # TF-IDF, see shopper_intents/README.md
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("locale", "name"), [("en", "check_stock"), ("zh", "查")])
+def test_the_kiosk_answers(bundle: Path, locale: str, name: str) -> None:
+    said = "do you still have any oat milk in stock\nMein Hovercraft ist voller Aale\n"
+    command = [sys.executable, HERE / "kiosk/kiosk.py", bundle, "--locale", locale, "--sure", "0.6"]
+    done = subprocess.run(command, input=said, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert name in first
+    assert "rings for staff" in second
+
+
+@pytest.mark.slow
+def test_the_command_line_of_the_readme_answers(bundle: Path) -> None:
+    command = [sys.executable, "-m", "doorstep.cli.main", "predict", bundle, "--json", "is the oat milk back in stock"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["label"] == "check_stock"

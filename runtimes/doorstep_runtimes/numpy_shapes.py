@@ -1,0 +1,134 @@
+"""Shapes, indices and reductions for the NumPy runtime; semantics as in `numpy_math`."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from doorstep.tensors import Array
+
+_MAX_ELEMENTS = 1 << 28  # of an array made from numbers in the file alone
+
+
+def reshape(x: Array, shape: Array, *, allowzero: int) -> Array:
+    wanted = _ints(shape)
+    if not allowzero:
+        wanted = [x.shape[place] if length == 0 else length for place, length in enumerate(wanted)]
+    return x.reshape(wanted)
+
+
+def transpose(x: Array, *, perm: tuple[int, ...]) -> Array:
+    return x.transpose(perm or None)
+
+
+def concat(*arrays: Array, axis: int) -> Array:
+    return np.concatenate(arrays, axis=axis)
+
+
+def split(x: Array, sizes: Array | None = None, *, axis: int, num_outputs: int) -> list[Array]:
+    length = x.shape[axis]
+    if sizes is None:
+        size = -(-length // num_outputs)
+        ends = list(range(size, length, size))
+    else:
+        if sum(_ints(sizes)) != length or min(_ints(sizes), default=0) < 0:
+            raise ValueError(f"parts of {_ints(sizes)} do not make up an axis of {length}")
+        ends = np.cumsum(_ints(sizes)).tolist()[:-1]
+    return np.split(x, ends, axis=axis)
+
+
+def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Array:
+    first, last = _ints(starts), _ints(ends)
+    places = range(len(first)) if axes is None else _ints(axes)
+    strides = [1] * len(first) if steps is None else _ints(steps)
+    index = [slice(None)] * x.ndim
+    for place, start, end, step in zip(places, first, last, strides, strict=True):
+        # Going backwards, an end before the first element means: take that one too.
+        stop = None if step < 0 and end < -x.shape[place] else end
+        index[place] = slice(start, stop, step)
+    return x[tuple(index)]
+
+
+def squeeze(x: Array, axes: Array | None = None) -> Array:
+    return np.squeeze(x, axis=None if axes is None else tuple(_ints(axes)))
+
+
+def unsqueeze(x: Array, axes: Array) -> Array:
+    return np.expand_dims(x, tuple(_ints(axes)))
+
+
+def flatten(x: Array, *, axis: int) -> Array:
+    rows = math.prod(x.shape[: axis if axis >= 0 else x.ndim + axis])
+    return x.reshape(rows, x.size // rows if rows else 0)
+
+
+def expand(x: Array, shape: Array) -> Array:
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(_ints(shape))))
+
+
+def tile(x: Array, repeats: Array) -> Array:
+    _bound([x.size, *_ints(repeats)])
+    return np.tile(x, _ints(repeats))
+
+
+def shape_of(x: Array, *, start: int, end: int) -> Array:
+    return np.array(x.shape[start : x.ndim if end == _TO_THE_END else end], np.int64)
+
+
+def range_(start: Array, limit: Array, delta: Array) -> Array:
+    first, step = start.item(), delta.item()
+    count = max(0, math.ceil((limit.item() - first) / step))
+    _bound([count])
+    return (first + np.arange(count) * step).astype(start.dtype)
+
+
+def constant_of_shape(shape: Array, *, value: float, dtype: str) -> Array:
+    _bound(_ints(shape))
+    return np.full(_ints(shape), value, dtype)
+
+
+def gather(x: Array, indices: Array, *, axis: int) -> Array:
+    return x.take(indices.astype(np.intp, copy=False), axis=axis)
+
+
+def gather_elements(x: Array, indices: Array, *, axis: int) -> Array:
+    kept = [slice(None) if place == axis % x.ndim else slice(n) for place, n in enumerate(indices.shape)]
+    return np.take_along_axis(x[tuple(kept)], indices.astype(np.intp, copy=False), axis)
+
+
+def gather_nd(x: Array, indices: Array, *, batch_dims: int) -> Array:
+    grid = np.ogrid[tuple(slice(length) for length in x.shape[:batch_dims])] if batch_dims else []
+    rank = indices.ndim - 1
+    batch = [axis.reshape(*axis.shape, *[1] * (rank - batch_dims)) for axis in grid]
+    return x[(*batch, *np.moveaxis(indices.astype(np.intp, copy=False), -1, 0))]
+
+
+def reduce_by(function: Callable[..., Any]) -> Callable[..., Array]:
+    """Return an ONNX reduction over the axes in its second input."""
+
+    def reduce(x: Array, axes: Array | None = None, *, keepdims: int, noop_with_empty_axes: int) -> Array:
+        places = None if axes is None or axes.size == 0 else tuple(_ints(axes))
+        if places is None and noop_with_empty_axes:
+            return x
+        y: Array = function(x, axis=places, keepdims=bool(keepdims))
+        return y.astype(x.dtype, copy=False)
+
+    return reduce
+
+
+def argmax(x: Array, *, axis: int, keepdims: int) -> Array:
+    y = np.argmax(x, axis=axis).astype(np.int64)
+    return np.expand_dims(y, axis) if keepdims else y
+
+
+def _ints(values: Array) -> list[int]:
+    return [int(value) for value in values.reshape(-1).tolist()]
+
+
+def _bound(lengths: Sequence[int]) -> None:
+    if math.prod(lengths) > _MAX_ELEMENTS:
+        raise ValueError(f"expected at most {_MAX_ELEMENTS} elements, got {math.prod(lengths)}")
+
+
+_TO_THE_END = (1 << 63) - 1
