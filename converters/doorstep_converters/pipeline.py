@@ -47,7 +47,7 @@ def convert(job: Job, watch: Watch) -> Report:
         checkpoint = _with_head(job, source, data, bench)
         labels = checkpoint.labels or ()
         evaluation = plan_evaluation(data, labels, job.eval_limit)
-        trial = bench.prepare(checkpoint, evaluation, _options(job, checkpoint))
+        trial = bench.prepare(checkpoint, evaluation, _options(job, checkpoint), target.can_saturate)
         candidates = bench.measure(trial, bench.try_all(trial, plans, job.bound))
         survivors = [candidate for candidate in candidates if not candidate.failure]
         provenance = _provenance(source, data)

@@ -45,6 +45,7 @@ class Trial:
     reference: Output
     texts: Path
     expected: Array
+    can_saturate: bool
     artifacts: dict[str, Output] = field(default_factory=dict)
     answered: dict[str, Array] = field(default_factory=dict)
 
@@ -106,7 +107,9 @@ class Workbench:
         self.stages[stage.name] = (time.monotonic() - start, output.is_cached)
         return output
 
-    def prepare(self, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any]) -> Trial:
+    def prepare(
+        self, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any], can_saturate: bool
+    ) -> Trial:
         """Ask the checkpoint itself for every answer."""
         texts = write_texts(self.work / "texts.json", evaluation.items)
         samples = write_texts(self.work / "samples.json", evaluation.length_samples)
@@ -124,7 +127,7 @@ class Workbench:
         reference = self.run(Stage("reference", "doorstep_converters.reference:answer", arguments, inputs), self.cores)
         options = {**options, "max_length": reference.result["max_length"]}
         expected = np.load(reference.folder / "probabilities.npy", allow_pickle=False)
-        return Trial(checkpoint, evaluation, options, reference, texts, expected)
+        return Trial(checkpoint, evaluation, options, reference, texts, expected, can_saturate)
 
     def try_all(self, trial: Trial, plans: Sequence[VariantPlan], bound: Bound) -> list[Candidate]:
         """Make and prove every variant, as many at a time as there are cores."""
@@ -185,6 +188,7 @@ class Workbench:
             "calibration": str(self.work / "calibration.json"),
             "tokenizer": str(trial.tokenizer),
             "max_length": trial.options["max_length"],
+            "can_saturate": trial.can_saturate,
         }
         inputs = [base.digest]
         if plan.recipe in NEEDS_CALIBRATION:

@@ -4,7 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from doorstep import Predictor
 from doorstep.bundle import Bundle
@@ -122,6 +125,21 @@ def test_a_crashing_converter_takes_no_other_down(
     failures = {candidate.plan.name: candidate.failure for candidate in report.candidates}
     assert failures["onnx-fp32"] == ""
     assert "exit code -6" in failures["tflite-int8"]
+
+
+def test_weights_keep_to_seven_bits_where_products_may_overflow(
+    make_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    largest = {}
+    for target in ("x86-64", "x86-64-vnni"):
+        checkpoint, out, variants = str(make_checkpoint("bert")), tmp_path / target, ("onnx-int8",)
+        job = Job(checkpoint, target, out, cache=tmp_path / "cache", variants=variants, max_length=32, bound=ANY)
+        report = convert(job, Lines())
+        assert report.bundle is not None
+        graph = onnx.load(report.bundle / "variants/onnx-int8/model.onnx").graph
+        weights = [numpy_helper.to_array(w) for w in graph.initializer if w.data_type == onnx.TensorProto.INT8]
+        largest[target] = max(int(np.abs(weight.astype(np.int32)).max()) for weight in weights)
+    assert largest == {"x86-64": 64, "x86-64-vnni": 127}
 
 
 @pytest.mark.parametrize("target", TARGETS)

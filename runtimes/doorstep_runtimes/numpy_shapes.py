@@ -44,9 +44,7 @@ def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, step
     strides = [1] * len(first) if steps is None else _ints(steps)
     index = [slice(None)] * x.ndim
     for place, start, end, step in zip(places, first, last, strides, strict=True):
-        # Going backwards, an end before the first element means: take that one too.
-        stop = None if step < 0 and end < -x.shape[place] else end
-        index[place] = slice(start, stop, step)
+        index[place] = slice(start, end, step)  # Python clamps as ONNX does
     return x[tuple(index)]
 
 
@@ -73,7 +71,7 @@ def tile(x: Array, repeats: Array) -> Array:
 
 
 def shape_of(x: Array, *, start: int, end: int) -> Array:
-    return np.array(x.shape[start : x.ndim if end == _TO_THE_END else end], np.int64)
+    return np.array(x.shape[start:end], np.int64)
 
 
 def range_(start: Array, limit: Array, delta: Array) -> Array:
@@ -130,5 +128,3 @@ def _bound(lengths: Sequence[int]) -> None:
     if math.prod(lengths) > _MAX_ELEMENTS:
         raise ValueError(f"expected at most {_MAX_ELEMENTS} elements, got {math.prod(lengths)}")
 
-
-_TO_THE_END = (1 << 63) - 1

@@ -1,4 +1,4 @@
-"""JSON from outside, decoded once and strictly into dataclasses.
+"""JSON from outside, decoded once and strictly into dataclasses and named tuples.
 
 Libraries that do this either have no wheel for 32-bit ARM or take longer than loading the engine; see
 `sdk/docs/decisions/0002-own-decoder.md`.
@@ -7,7 +7,7 @@ Libraries that do this either have no wheel for 32-bit ARM or take longer than l
 import json
 import math
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast, get_args, get_origin
@@ -48,7 +48,7 @@ def decode_json(data: bytes, kind: type[_Value], subject: str, newest: int) -> _
 
 
 def build(plain: dict[str, Any], kind: type[_Value], subject: str) -> _Value:
-    """Build the dataclass `kind` from plain JSON values; types are checked, unknown fields ignored.
+    """Build the dataclass or named tuple `kind` from plain JSON values; types are checked, unknown fields ignored.
 
     Raises:
         FormatError: a missing field or a wrong type; the message names the place.
@@ -62,7 +62,7 @@ def build(plain: dict[str, Any], kind: type[_Value], subject: str) -> _Value:
 @cache
 def _reader(kind: Hashable) -> _Reader:
     """Return the function that checks a JSON value against the type `kind` and returns it decoded."""
-    if is_dataclass(kind):
+    if is_dataclass(kind) or hasattr(kind, "_field_defaults"):
         return _object_reader(kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -73,13 +73,14 @@ def _reader(kind: Hashable) -> _Reader:
         return _union_reader(arguments)
     if origin is tuple:
         return _tuple_reader(_reader(arguments[0]))
-    if origin is dict:
+    if origin in (dict, Mapping):
         return _dict_reader(_reader(arguments[1]))
     return _exact_reader(cast(type, kind))
 
 
 def _object_reader(kind: Any) -> _Reader:
-    parts = [(field.name, _reader(cast(Hashable, field.type)), _is_required(field)) for field in fields(kind)]
+    required = _required(kind)
+    parts = [(name, _reader(part), name in required) for name, part in kind.__annotations__.items()]
 
     def read(value: Any, place: str) -> Any:
         if type(value) is not dict:
@@ -95,8 +96,11 @@ def _object_reader(kind: Any) -> _Reader:
     return read
 
 
-def _is_required(field: Any) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
+def _required(kind: Any) -> set[str]:
+    """Return the names of the fields without a default."""
+    if not is_dataclass(kind):
+        return set(kind._fields) - kind._field_defaults.keys()
+    return {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
 
 
 def _tuple_reader(item: _Reader) -> _Reader:

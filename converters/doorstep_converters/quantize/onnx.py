@@ -13,7 +13,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-from doorstep_converters.export.onnx import describe
+from doorstep_converters.export.onnx import describe, optimize
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.worker import Channel
 
@@ -23,7 +23,14 @@ _LARGE = 1024  # elements from which a weight is worth storing as fp16
 
 
 def quantize(
-    out: Path, channel: Channel, source: str, recipe: str, calibration: str, tokenizer: str, max_length: int
+    out: Path,
+    channel: Channel,
+    source: str,
+    recipe: str,
+    calibration: str,
+    tokenizer: str,
+    max_length: int,
+    can_saturate: bool,
 ) -> dict[str, Any]:
     """Write `model.onnx` after `recipe`; a job of `stages`."""
     logging.getLogger().setLevel(logging.WARNING)
@@ -35,18 +42,10 @@ def quantize(
     elif recipe == "weight_only_wi4_afp32":
         _int4(source, target)
     elif recipe == "dynamic_wi8_afp32":
-        extra = {"DefaultTensorType": TensorProto.FLOAT}
-        quantize_dynamic(
-            source,
-            target,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=_DENSE,
-            extra_options=extra,
-        )
+        _dynamic(source, target, can_saturate)
     elif recipe == "static_wi8_ai8":
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
-        _static(source, target, feeds)
+        _static(source, target, feeds, can_saturate)
     else:
         raise UsageError(f"recipe: ONNX Runtime has no {recipe!r}")
     return describe(target)
@@ -88,7 +87,23 @@ class _Feeds(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def _static(source: str, target: Path, feeds: list[dict[str, Array]]) -> None:
+def _dynamic(source: str, target: Path, can_saturate: bool) -> None:
+    """Quantize, then fuse once more: the quantizer leaves chains that ONNX Runtime would fuse at every start."""
+    raw = target.with_name("unfused.onnx")
+    quantize_dynamic(
+        source,
+        raw,
+        per_channel=True,
+        reduce_range=can_saturate,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=_DENSE,
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},
+    )
+    optimize(raw, target)
+    raw.unlink()
+
+
+def _static(source: str, target: Path, feeds: list[dict[str, Array]], can_saturate: bool) -> None:
     quantize_static(
         source,
         target,
@@ -97,5 +112,6 @@ def _static(source: str, target: Path, feeds: list[dict[str, Array]]) -> None:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
+        reduce_range=can_saturate,
         op_types_to_quantize=_DENSE,
     )

@@ -15,9 +15,19 @@ _GROUP = 64  # weights that share one int4 scale
 
 
 def quantize(
-    out: Path, channel: Channel, source: str, recipe: str, calibration: str, tokenizer: str, max_length: int
+    out: Path,
+    channel: Channel,
+    source: str,
+    recipe: str,
+    calibration: str,
+    tokenizer: str,
+    max_length: int,
+    can_saturate: bool,
 ) -> dict[str, Any]:
-    """Write `model.xml` and `model.bin` after `recipe` from an fp32 ONNX file or IR; a job of `stages`."""
+    """Write `model.xml` and `model.bin` after `recipe` from an fp32 ONNX file or IR; a job of `stages`.
+
+    `can_saturate` changes nothing here: this engine keeps clear of the overflow by itself.
+    """
     if recipe == "weight_only_wfp16_afp32":
         for name in ("model.xml", "model.bin"):
             shutil.copyfile(Path(source).with_name(name), out / name)

@@ -2,9 +2,8 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class PictureOptions:
+class PictureOptions(NamedTuple):
     """How a picture becomes a tensor.
 
     Attributes:
@@ -87,7 +85,7 @@ class ImageClassification:
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> ImageClassification:
     """Load preprocessing and labels from the bundle."""
-    known = {field.name for kind in (PictureOptions, LabellingOptions) for field in fields(kind)}
+    known = {*PictureOptions._fields, *LabellingOptions._fields}
     plain = strict_options(bundle.manifest.options, overrides, known)
     if len(inputs) != 1:
         raise FormatError(f"inputs: a picture gives one tensor, the model takes {len(inputs)}")

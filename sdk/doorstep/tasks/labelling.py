@@ -1,7 +1,8 @@
 """From logits to labels: temperature, probabilities, thresholds, abstaining, the best k."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,7 @@ from doorstep.tasks import softmax
 from doorstep.tensors import Array
 
 
-@dataclass(frozen=True, slots=True)
-class LabellingOptions:
+class LabellingOptions(NamedTuple):
     """How a classifier's logits become labels.
 
     Attributes:
@@ -28,10 +28,10 @@ class LabellingOptions:
     labels: tuple[str, ...]
     is_multi_label: bool = False
     temperature: float = 1.0
-    thresholds: dict[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = MappingProxyType({})
     abstain_below: float = 0.0
     top_k: int = 5
-    display_names: dict[str, dict[str, str]] = field(default_factory=dict)
+    display_names: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 class Labeller:

@@ -4,8 +4,7 @@ The checkpoint's own tokenizer runs here in the `tokenizers` library, token for 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Encoding
 
@@ -17,8 +16,7 @@ from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Feeds, Fetches, TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class TextOptions:
+class TextOptions(NamedTuple):
     """Options of the text side.
 
     Attributes:
@@ -52,7 +50,7 @@ class TextClassification:
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TextClassification:
     """Load tokenizer and labels from the bundle."""
-    known = {field.name for kind in (TextOptions, LabellingOptions) for field in fields(kind)}
+    known = {*TextOptions._fields, *LabellingOptions._fields}
     plain = strict_options(bundle.manifest.options, overrides, known)
     text = build(plain, TextOptions, "options")
     labeller = Labeller(build(plain, LabellingOptions, "options"))
