@@ -18,11 +18,13 @@ from doorstep.signing import sign_manifest
 from doorstep.tensors import TensorSpec
 from doorstep_converters.recipe import VariantPlan
 
-ENTRIES = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite"}
+ENTRIES = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite", "numpy": "model.json"}
+_BESIDE = {"openvino": "model.bin", "numpy": "model.safetensors"}
 REQUIRES = {
     "onnx": {"onnxruntime": "1.20"},
     "openvino": {"openvino": "2024.6"},
     "tflite": {"ai-edge-litert": "2.0", "tflite-runtime": "2.14"},
+    "numpy": {"numpy": "1.24"},
 }
 _LITERT_ONLY = frozenset({"dynamic_wi4_afp32"})
 _ONNX_INT4 = {"onnxruntime": "1.22"}
@@ -57,7 +59,7 @@ def text_variant(plan: VariantPlan, measured: Measured | None = None, notes: str
         runtime=plan.runtime,
         recipe=plan.recipe,
         entry=entry,
-        files=(entry, f"{folder}/model.bin") if plan.runtime == "openvino" else (entry,),
+        files=(entry, f"{folder}/{_BESIDE[plan.runtime]}") if plan.runtime in _BESIDE else (entry,),
         inputs=inputs,
         outputs=(TensorSpec("logits", "float32", ("batch", "classes"), source=source),),
         requires=requirements(plan),

@@ -77,13 +77,16 @@ def require_bundle(report: Report) -> None:
 
 
 def _plans(job: Job, target: Target) -> list[VariantPlan]:
-    known = {plan.name for plan in target.plans} | {plan.runtime for plan in target.plans}
+    plans = (*target.plans, *target.on_request)
+    known = {plan.name for plan in plans} | {plan.runtime for plan in plans}
     for wanted in job.variants:
         if wanted not in known:
             reason = target.excluded.get(wanted)
             hint = f" ({reason})" if reason else ""
             raise UsageError(f"variants: target {target.name} has {', '.join(sorted(known))}, got {wanted!r}{hint}")
-    return [plan for plan in target.plans if not job.variants or {plan.name, plan.runtime} & set(job.variants)]
+    if not job.variants:
+        return list(target.plans)
+    return [plan for plan in plans if {plan.name, plan.runtime} & set(job.variants)]
 
 
 def _with_head(job: Job, source: Checkpoint, data: DataSet | None, bench: Workbench) -> Checkpoint:

@@ -21,7 +21,7 @@ _FIGURES = (
     ("peak_rss_mib", "peak RSS (MiB)", 1),
     ("cold_start_ms", "cold start (ms)", 1),
 )
-_COLOURS = {"onnx": "#2b6cb0", "openvino": "#6b46c1", "tflite": "#c05621"}
+_COLOURS = {"onnx": "#2b6cb0", "openvino": "#6b46c1", "tflite": "#c05621", "numpy": "#2f855a"}
 
 
 def summary(report: Report) -> str:

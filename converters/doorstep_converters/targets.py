@@ -8,6 +8,7 @@ from doorstep_converters.recipe import VariantPlan
 _ONNX = ("none", "weight_only_wfp16_afp32", "weight_only_wi4_afp32", "dynamic_wi8_afp32", "static_wi8_ai8")
 _OPENVINO = ("weight_only_wfp16_afp32", "weight_only_wi8_afp32", "weight_only_wi4_afp32", "static_wi8_ai8")
 _TFLITE = ("weight_only_wfp16_afp32", "dynamic_wi4_afp32", "dynamic_wi8_afp32", "static_wi8_ai8")
+_NUMPY = ("weight_only_wfp16_afp32", "weight_only_wi8_afp32")
 
 _OPENVINO_ARM = "OpenVINO on ARM computes int8 in fp16 or fails to compile it, at the speed of fp32 or less"
 _INT4_ARMV7 = "tflite-runtime 2.14, the engine for 32-bit ARM, has no int4"
@@ -24,6 +25,7 @@ class Target:
         excluded: variant name or runtime to the reason why it is not tried.
         can_saturate: its CPUs may add pairs of int8 products in 16 bits (AVX2 without VNNI), which overflows unless
             weights keep to 7 bits; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+        on_request: variants tried only where `--variants` names them.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Target:
     plans: tuple[VariantPlan, ...]
     excluded: dict[str, str]
     can_saturate: bool = False
+    on_request: tuple[VariantPlan, ...] = ()
 
 
 def _plans(**recipes: tuple[str, ...]) -> tuple[VariantPlan, ...]:
@@ -42,16 +45,17 @@ _ARM64 = _plans(onnx=_ONNX, openvino=("weight_only_wfp16_afp32",), tflite=_TFLIT
 _ARM64_EXCLUDED = dict.fromkeys(
     ("openvino-int8-weights", "openvino-int4-weights", "openvino-int8-static"), _OPENVINO_ARM
 )
-_ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "dynamic_wi8_afp32"))
+_ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "dynamic_wi8_afp32"), numpy=_NUMPY)
+_LAST_RESORT = _plans(numpy=_NUMPY)  # behind every engine; 64-bit devices have one
 _ARMV7_EXCLUDED = {"onnx": f"ONNX Runtime {_NO_WHEEL}", "openvino": f"OpenVINO {_NO_WHEEL}"}
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("x86-64", "x86_64", _X86, {}, can_saturate=True),
-        Target("x86-64-vnni", "x86_64", _X86, {}),
-        Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED),
-        Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED),
+        Target("x86-64", "x86_64", _X86, {}, can_saturate=True, on_request=_LAST_RESORT),
+        Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_LAST_RESORT),
+        Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_LAST_RESORT),
+        Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_LAST_RESORT),
         Target("armv7", "armv7l", _ARMV7, {**_ARMV7_EXCLUDED, "tflite-int4": _INT4_ARMV7}),
     )
 }

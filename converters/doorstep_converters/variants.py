@@ -16,7 +16,7 @@ from doorstep.tensors import Array
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.evaluation import Evaluation, write_texts
 from doorstep_converters.job import Candidate
-from doorstep_converters.pack import Contents, empty_head, fill_bundle, no_golden, text_variant
+from doorstep_converters.pack import ENTRIES, Contents, empty_head, fill_bundle, no_golden, text_variant
 from doorstep_converters.parity import Bound, Parity, compare
 from doorstep_converters.probes import PROBES
 from doorstep_converters.progress import Watch
@@ -24,8 +24,8 @@ from doorstep_converters.quantize.calibration import write_calibration
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.stages import Output, Stage, StageRunner
 
-_BASES = {"onnx": "onnx", "openvino": "onnx", "tflite": "tflite"}
-_ENTRY = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite"}
+_BASES = {"onnx": "onnx", "openvino": "onnx", "tflite": "tflite", "numpy": "onnx"}
+_FROM_ONNX = ("openvino", "numpy")  # runtimes whose base is made of the portable ONNX file
 _TIMED_LENGTH = 64  # tokens of the text that latency is measured on, where the bundle reads that many
 _ROOM_LOSSY, _ROOM_EXACT = 0.05, 0.01  # added to a tolerance for the rounding of other CPUs
 
@@ -137,9 +137,9 @@ class Workbench:
                 bases = {base: pool.submit(self._export, trial, base) for base in needed}
                 for future in bases.values():
                     future.exception()  # all bases first: a variant that waited would hold a worker
-                if any(plan.runtime == "openvino" for plan in plans):
-                    bases["openvino"] = pool.submit(self._export_openvino, trial, bases["onnx"])
-                    bases["openvino"].exception()
+                for runtime in dict.fromkeys(plan.runtime for plan in plans if plan.runtime in _FROM_ONNX):
+                    bases[runtime] = pool.submit(self._export_from_onnx, runtime, bases["onnx"])
+                    bases[runtime].exception()
                 tried = [pool.submit(self._try, trial, plan, bases, bound) for plan in plans]
                 return [future.result() for future in tried]
             except BaseException:
@@ -163,12 +163,11 @@ class Workbench:
         )
         return self.run(stage, threads=1)
 
-    def _export_openvino(self, trial: Trial, onnx: "Future[Output]") -> Output:
+    def _export_from_onnx(self, runtime: str, onnx: "Future[Output]") -> Output:
         source = onnx.result()
         arguments = {"source": str(source.folder / "portable.onnx")}
-        return self.run(
-            Stage("export-openvino", "doorstep_converters.export.openvino:export", arguments, (source.digest,)), 1
-        )
+        job = f"doorstep_converters.export.{runtime}:export"
+        return self.run(Stage(f"export-{runtime}", job, arguments, (source.digest,)), 1)
 
     def _try(self, trial: Trial, plan: VariantPlan, bases: "dict[str, Future[Output]]", bound: Bound) -> Candidate:
         start = time.monotonic()
@@ -183,7 +182,7 @@ class Workbench:
 
     def _quantize(self, trial: Trial, plan: VariantPlan, base: Output) -> Output:
         arguments = {
-            "source": str(base.folder / _ENTRY[plan.runtime]),
+            "source": str(base.folder / ENTRIES[plan.runtime]),
             "recipe": plan.recipe,
             "calibration": str(self.work / "calibration.json"),
             "tokenizer": str(trial.tokenizer),

@@ -76,7 +76,7 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=list(ids.items()))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>",
-        cls_token="<s>", sep_token="</s>", mask_token="<mask>", model_max_length=128,
+        cls_token="<s>", sep_token="</s>", mask_token="<mask>", model_max_length=32,
     )  # fmt: skip
 
 

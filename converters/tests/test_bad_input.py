@@ -160,7 +160,7 @@ def job(make_checkpoint: Make, reviews: Path, cache: Path, tmp_path: Path) -> Jo
         ({"target": "riscv"}, UsageError, "expected one of x86-64, x86-64-vnni, arm64"),
         ({"variants": ("coreml",)}, UsageError, "onnx-fp32"),
         ({"target": "arm64", "variants": ("openvino-int8-static",)}, UsageError, "OpenVINO on ARM"),
-        ({"max_length": 4000}, UsageError, "expected 8 to 128"),
+        ({"max_length": 4000}, UsageError, "expected 8 to 32"),
     ],
 )
 def test_a_wrong_argument_lists_the_known(

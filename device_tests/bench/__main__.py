@@ -33,7 +33,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--only", choices=["overhead", "int8", "peers", "data"], action="append")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
+    )
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -8,7 +8,8 @@ from typing import Any
 
 from device_tests.bench.catalogue import catalogue
 from device_tests.bench.environments import CACHE, ROOT
-from device_tests.bench.peer_runs import Row, Task, measure
+from device_tests.bench.peer_process import Task
+from device_tests.bench.peer_runs import Row, measure
 from device_tests.bench.texts import COUNT, write_texts
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table

@@ -24,7 +24,9 @@ def write_texts(table: Path, tokenizer: Path, longest: int, folder: Path) -> Pat
     counter.no_truncation()
     data = {
         "mixed": [_joined(rows, number, counter, longest) for number in range(COUNT)],
-        **{split: [(row["text"], row["label"]) for row in rows if row["split"] == split] for split in ("train", "test")},
+        **{
+            split: [(row["text"], row["label"]) for row in rows if row["split"] == split] for split in ("train", "test")
+        },
     }
     text = json.dumps(data, ensure_ascii=False)
     folder.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def _run(command: list[str], stage: Stage) -> str:
         "HOME": str(stage.machine),
         "LC_ALL": "C.UTF-8",
         "PYTHONHASHSEED": "0",
-        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=65536",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=65536:glibc.malloc.arena_max=1",
         "OPENBLAS_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -60,6 +60,7 @@ def _stand_in(machine: str) -> None:
     from doorstep.session import RUNTIMES
 
     RUNTIMES["onnx"] = RUNTIMES["onnx"]._replace(module="cost_engine")
+    importlib.import_module("cost_engine")  # an engine's import is its own part, and two threads would race for it
     Device.detect.__func__.__defaults__ = (Path(machine),)  # type: ignore[attr-defined]
 
 

@@ -5,12 +5,15 @@ Arrays that a function made itself are changed in place; arrays it was given nev
 
 import math
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 
 from doorstep.tensors import Array
 
 _BLOCK = 16384  # elements worked on at a time: the temporaries stay in the cache
+_WIDE_BLOCK = 65536  # the same where there are few temporaries
+_INFINITE_HALF = 0x7C00
 # x·P(x²)/Q(x²) on [-4, 4]: Eigen's float32 erf, absolute error below 4e-7.
 # https://gitlab.com/libeigen/eigen/-/blob/3.4/unsupported/Eigen/src/SpecialFunctions/SpecialFunctionsImpl.h
 _ERF_P = (
@@ -24,7 +27,7 @@ _ERF_Q = (
 
 def cast(x: Array, *, to: str) -> Array:
     if x.dtype == np.float16 and to == "float32" and x.size >= _BLOCK:
-        return _blockwise(_unpack_half, x, np.float32)
+        return _widen(x)
     return x.astype(to)
 
 
@@ -48,8 +51,9 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def gemm(
-    a: Array, b: Array, c: Array | None = None, *, alpha: float, beta: float, transA: int, transB: int  # noqa: N803
-) -> Array:
+    a: Array, b: Array, c: Array | None = None, *, alpha: float, beta: float,
+    transA: int, transB: int,  # noqa: N803 -- the specification's names
+) -> Array:  # fmt: skip
     y = (a.T if transA else a) @ (b.T if transB else b)
     if alpha != 1.0:
         y *= y.dtype.type(alpha)
@@ -75,6 +79,10 @@ def power(a: Array, b: Array) -> Array:
 
 def modulo(a: Array, b: Array, *, fmod: int) -> Array:
     return np.fmod(a, b) if fmod else np.mod(a, b)
+
+
+def fold(function: Callable[[Array, Array], Array], *arrays: Array) -> Array:
+    return reduce(function, arrays)
 
 
 def erf(x: Array) -> Array:
@@ -124,10 +132,10 @@ def cumsum(x: Array, axis: Array, *, exclusive: int, reverse: int) -> Array:
     return np.flip(y, place) if reverse else y
 
 
-def _blockwise(function: Callable[[Array], Array], x: Array, dtype: type | None = None) -> Array:
+def _blockwise(function: Callable[[Array], Array], x: Array) -> Array:
     """Apply an element-wise function piece by piece."""
     source = np.ascontiguousarray(x).reshape(-1)
-    target = np.empty(source.shape, dtype or x.dtype)
+    target = np.empty(source.shape, x.dtype)
     for start in range(0, source.size, _BLOCK):
         target[start : start + _BLOCK] = function(source[start : start + _BLOCK])
     return target.reshape(x.shape)
@@ -171,10 +179,16 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     return y
 
 
-def _unpack_half(x: Array) -> Array:
+def _widen(x: Array) -> Array:
     """Widen fp16 by moving its bits, in half the time of `astype`: sign and exponent shift, 2¹¹² mends the bias."""
-    bits = np.left_shift(x.view(np.int16), 13, dtype=np.int32)
-    bits &= np.int32(~0x70000000)
-    y = bits.view(np.float32)
-    y *= np.float32(2.0**112)
-    return x.astype(np.float32) if np.abs(y).max() >= 65536 else y  # infinities and NaN have an exponent of their own
+    source = np.ascontiguousarray(x).reshape(-1)
+    target = np.empty(source.shape, np.float32)
+    for start in range(0, source.size, _WIDE_BLOCK):
+        halves, y = source[start : start + _WIDE_BLOCK], target[start : start + _WIDE_BLOCK]
+        bits = y.view(np.int32)
+        np.left_shift(halves.view(np.int16), 13, out=bits, dtype=np.int32)
+        bits &= np.int32(~0x70000000)
+        y *= np.float32(2.0**112)
+        if (halves.view(np.int16) & 0x7FFF).max() >= _INFINITE_HALF:  # infinities and NaN keep their exponent
+            y[...] = halves
+    return target.reshape(x.shape)

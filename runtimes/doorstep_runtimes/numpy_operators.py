@@ -4,7 +4,7 @@ https://onnx.ai/onnx/operators/. Types stand in attributes by name (`float32`), 
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,72 +77,50 @@ _WINDOW: dict[str, Any] = {"pads": (), "strides": (), "dilations": ()}
 _RECURRENT = {"hidden_size": int, "direction": "forward"}
 
 
-def _one(function: Callable[..., Any]) -> Operator:
-    return Operator(function, 1, 1)
-
-
-def _two(function: Callable[..., Any], **attributes: Any) -> Operator:
-    return Operator(function, 2, 2, attributes)
-
-
-def _many(function: Callable[..., Any]) -> Operator:
-    return Operator(lambda *arrays: reduce(function, arrays), 1, _ANY)
-
-
-def _reduction(function: Callable[..., Any]) -> Operator:
-    return Operator(shapes.reduce_by(function), 1, 2, _REDUCE)
-
-
-def _identity(x: Any) -> Any:
-    return x
-
-
-def _l2(x: Any, **axes: Any) -> Any:
-    return np.sqrt(np.sum(np.square(x), **axes))
-
+_UNARY: dict[str, Callable[..., Any]] = {
+    "Abs": np.abs, "Ceil": np.ceil, "Cos": np.cos, "Erf": maths.erf, "Exp": np.exp, "Floor": np.floor,
+    "Identity": lambda x: x, "IsInf": np.isinf, "IsNaN": np.isnan, "Log": np.log, "Neg": np.negative,
+    "Not": np.logical_not, "Reciprocal": np.reciprocal, "Relu": lambda x: np.maximum(x, x.dtype.type(0)),
+    "Round": np.rint, "Sigmoid": maths.sigmoid, "Sign": np.sign, "Sin": np.sin, "Sqrt": np.sqrt, "Tanh": np.tanh,
+}  # fmt: skip
+_BINARY: dict[str, Callable[..., Any]] = {
+    "Add": np.add, "And": np.logical_and, "Div": maths.divide, "Equal": np.equal, "Expand": shapes.expand,
+    "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
+    "MatMul": maths.matmul, "Mul": np.multiply, "Or": np.logical_or, "Pow": maths.power, "Sub": np.subtract,
+    "Tile": shapes.tile, "Unsqueeze": shapes.unsqueeze, "Xor": np.logical_xor,
+}  # fmt: skip
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "ReduceL2": shapes.l2, "ReduceMax": np.max, "ReduceMean": np.mean, "ReduceMin": np.min, "ReduceProd": np.prod,
+    "ReduceSum": np.sum,
+}  # fmt: skip
 
 OPERATORS: dict[str, Operator] = {
-    **{name: _one(function) for name, function in {
-        "Abs": np.abs, "Ceil": np.ceil, "Cos": np.cos, "Erf": maths.erf, "Exp": np.exp, "Floor": np.floor,
-        "Identity": _identity, "IsInf": np.isinf, "IsNaN": np.isnan, "Log": np.log, "Neg": np.negative,
-        "Not": np.logical_not, "Reciprocal": np.reciprocal, "Relu": lambda x: np.maximum(x, x.dtype.type(0)),
-        "Round": np.rint, "Sigmoid": maths.sigmoid, "Sign": np.sign, "Sin": np.sin, "Sqrt": np.sqrt, "Tanh": np.tanh,
-    }.items()},
-    **{name: _two(function) for name, function in {
-        "Add": np.add, "And": np.logical_and, "Div": maths.divide, "Equal": np.equal, "Expand": shapes.expand,
-        "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
-        "MatMul": maths.matmul, "Mul": np.multiply, "Or": np.logical_or, "Pow": maths.power, "Sub": np.subtract,
-        "Tile": shapes.tile, "Unsqueeze": shapes.unsqueeze, "Xor": np.logical_xor,
-    }.items()},
-    **{name: _reduction(function) for name, function in {
-        "ReduceL2": _l2, "ReduceMax": np.max, "ReduceMean": np.mean, "ReduceMin": np.min, "ReduceProd": np.prod,
-        "ReduceSum": np.sum,
-    }.items()},
+    **{name: Operator(function, 1, 1) for name, function in _UNARY.items()},
+    **{name: Operator(function, 2, 2) for name, function in _BINARY.items()},
+    **{name: Operator(shapes.reduce_by(function), 1, 2, _REDUCE) for name, function in _REDUCTIONS.items()},
     "ArgMax": Operator(shapes.argmax, 1, 1, {"axis": 0, "keepdims": 1}),
     "Cast": Operator(maths.cast, 1, 1, {"to": str}),
     "Clip": Operator(maths.clip, 1, 3),
     "Concat": Operator(shapes.concat, 1, _ANY, {"axis": int}),
     "ConstantOfShape": Operator(shapes.constant_of_shape, 1, 1, {"value": 0.0, "dtype": "float32"}),
     "Conv": Operator(layers.conv, 2, 3, {"group": 1, "kernel_shape": (), **_WINDOW}),
-    "CumSum": _two(maths.cumsum, exclusive=0, reverse=0),
+    "CumSum": Operator(maths.cumsum, 2, 2, {"exclusive": 0, "reverse": 0}),
     "DequantizeLinear": Operator(maths.dequantize, 2, 3, {"axis": 1}),
     "Flatten": Operator(shapes.flatten, 1, 1, {"axis": 1}),
     "GRU": Operator(layers.gru, 3, 6, {**_RECURRENT, "linear_before_reset": 0}, 2),
-    "Gather": _two(shapes.gather, axis=0),
-    "GatherElements": _two(shapes.gather_elements, axis=0),
-    "GatherND": _two(shapes.gather_nd, batch_dims=0),
+    "Gather": Operator(shapes.gather, 2, 2, {"axis": 0}),
+    "GatherElements": Operator(shapes.gather_elements, 2, 2, {"axis": 0}),
+    "GatherND": Operator(shapes.gather_nd, 2, 2, {"batch_dims": 0}),
     "Gelu": Operator(maths.gelu, 1, 1, {"approximate": "none"}),
     "Gemm": Operator(maths.gemm, 2, 3, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}),
     "LSTM": Operator(layers.lstm, 3, 7, _RECURRENT, 3),
-    "LayerNormalization": Operator(
-        maths.layer_normalization, 2, 3, {"axis": -1, "epsilon": 1e-5, "stash_type": 1}
-    ),
-    "Max": _many(np.maximum),
+    "LayerNormalization": Operator(maths.layer_normalization, 2, 3, {"axis": -1, "epsilon": 1e-5, "stash_type": 1}),
+    "Max": Operator(partial(maths.fold, np.maximum), 1, _ANY),
     "MaxPool": Operator(layers.max_pool, 1, 1, {"kernel_shape": tuple, **_WINDOW}),
-    "Min": _many(np.minimum),
-    "Mod": _two(maths.modulo, fmod=0),
+    "Min": Operator(partial(maths.fold, np.minimum), 1, _ANY),
+    "Mod": Operator(maths.modulo, 2, 2, {"fmod": 0}),
     "Range": Operator(shapes.range_, 3, 3),
-    "Reshape": _two(shapes.reshape, allowzero=0),
+    "Reshape": Operator(shapes.reshape, 2, 2, {"allowzero": 0}),
     "Shape": Operator(shapes.shape_of, 1, 1, {"start": 0, "end": _TO_THE_END}),
     "Slice": Operator(shapes.slice_, 3, 5),
     "Softmax": Operator(maths.softmax, 1, 1, {"axis": -1}),
@@ -150,4 +128,4 @@ OPERATORS: dict[str, Operator] = {
     "Squeeze": Operator(shapes.squeeze, 1, 2),
     "Transpose": Operator(shapes.transpose, 1, 1, {"perm": ()}),
     "Where": Operator(np.where, 3, 3),
-}  # fmt: skip
+}

@@ -1,7 +1,6 @@
 """`model.json` made ready to run: names become places in a list, operators become functions."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +15,16 @@ _LEFT_OUT, _UNWANTED = 0, 1  # places of inputs and outputs called ""
 _UNPACKING = frozenset(["Cast", "DequantizeLinear"])
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One operator at work; an input or output called "" is left out."""
 
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """What `model.json` holds: nodes in the order they run."""
 
     format: int

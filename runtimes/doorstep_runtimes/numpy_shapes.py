@@ -44,7 +44,7 @@ def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, step
     strides = [1] * len(first) if steps is None else _ints(steps)
     index = [slice(None)] * x.ndim
     for place, start, end, step in zip(places, first, last, strides, strict=True):
-        index[place] = slice(start, end, step)  # Python clamps as ONNX does
+        index[place] = _clamped(start, end, step, x.shape[place])
     return x[tuple(index)]
 
 
@@ -62,7 +62,10 @@ def flatten(x: Array, *, axis: int) -> Array:
 
 
 def expand(x: Array, shape: Array) -> Array:
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(_ints(shape))))
+    wanted = _ints(shape)
+    own = (1,) * (len(wanted) - x.ndim) + x.shape
+    wanted = [1] * (x.ndim - len(wanted)) + wanted
+    return np.broadcast_to(x, [b if a == 1 else a if b == 1 else b for a, b in zip(own, wanted, strict=True)])
 
 
 def tile(x: Array, repeats: Array) -> Array:
@@ -115,9 +118,22 @@ def reduce_by(function: Callable[..., Any]) -> Callable[..., Array]:
     return reduce
 
 
+def l2(x: Array, **axes: Any) -> Any:
+    return np.sqrt(np.sum(np.square(x), **axes))
+
+
 def argmax(x: Array, *, axis: int, keepdims: int) -> Array:
     y = np.argmax(x, axis=axis).astype(np.int64)
     return np.expand_dims(y, axis) if keepdims else y
+
+
+def _clamped(start: int, end: int, step: int, length: int) -> slice:
+    """Return a slice after ONNX's rule; going backwards, a start before the first element means that element."""
+    start, end = start + length * (start < 0), end + length * (end < 0)
+    if step > 0:
+        return slice(min(max(start, 0), length), min(max(end, 0), length), step)
+    end = min(max(end, -1), length - 1)
+    return slice(min(max(start, 0), length - 1), None if end == -1 else end, step)
 
 
 def _ints(values: Array) -> list[int]:
@@ -127,4 +143,3 @@ def _ints(values: Array) -> list[int]:
 def _bound(lengths: Sequence[int]) -> None:
     if math.prod(lengths) > _MAX_ELEMENTS:
         raise ValueError(f"expected at most {_MAX_ELEMENTS} elements, got {math.prod(lengths)}")
-

@@ -7,9 +7,8 @@ the file without holes or overlaps. Source: https://github.com/huggingface/safet
 import math
 import mmap
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +25,7 @@ _DTYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """One entry of the header; `data_offsets` are bytes from the header's end: first, one past the last."""
 
     dtype: str

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from doorstep.session import Graph
 from doorstep.tensors import Fetches, TensorSpec
 from doorstep.testing import GraphCase
+from doorstep_converters.export.numpy import read_onnx, write_network
 
 VOCABULARY, WIDTH, CLASSES = 32, 8, 3
 SHAPES = ((1, 16), (1, 32), (4, 16))
@@ -127,6 +128,21 @@ def write_tflite(path: Path, shapes: tuple[tuple[int, int], ...]) -> Graph:
 
 
 @pytest.fixture(scope="session")
+def numpy_graph(onnx_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return write_numpy(onnx_graph, tmp_path_factory.mktemp("numpy"))
+
+
+@pytest.fixture(scope="session")
+def fixed_numpy_graph(fixed_onnx_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return write_numpy(fixed_onnx_graph, tmp_path_factory.mktemp("numpy"))
+
+
+def write_numpy(graph: Graph, folder: Path) -> Graph:
+    write_network(read_onnx(graph.path), folder)
+    return Graph(folder / "model.json", graph.inputs, graph.outputs)
+
+
+@pytest.fixture(scope="session")
 def fixed_onnx_graph(models: Path) -> Graph:
     """The same model with the one shape [4, 16]."""
     path = models / "fixed.onnx"
@@ -146,7 +162,7 @@ CaseOf = Callable[..., GraphCase]
 
 @pytest.fixture
 def graph_of(request: pytest.FixtureRequest) -> Callable[[str], Graph]:
-    """Return the graph of a runtime, by its name; `fixed_onnx` and `fixed_openvino` have the one shape [4, 16]."""
+    """Return the graph of a runtime, by its name; `fixed_…` of one has the one shape [4, 16]."""
     return lambda name: request.getfixturevalue(f"{name}_graph")
 
 

@@ -26,7 +26,7 @@ def open_first(case: GraphCase, runtime: str, **options: Any) -> Session:
     return open_session(runtime, case.graph, SessionOptions(**options))
 
 
-@pytest.mark.parametrize("runtime, longest", [("onnx", 500), ("openvino", 500), ("tflite", 32)])
+@pytest.mark.parametrize("runtime, longest", [("onnx", 500), ("openvino", 500), ("tflite", 32), ("numpy", 500)])
 def test_an_adapter_keeps_the_contract(runtime: str, longest: int, case_of: CaseOf) -> None:
     check_session(partial(open_session, runtime), [case_of(runtime, *MANY, (1, longest))])
 
@@ -36,10 +36,10 @@ def test_tflite_keeps_the_contract_where_every_batch_is_filled_up(case_of: CaseO
 
 
 def test_every_runtime_is_under_the_contract() -> None:
-    assert set(RUNTIMES) == {"onnx", "openvino", "tflite"}
+    assert set(RUNTIMES) == {"onnx", "openvino", "tflite", "numpy"}
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "numpy"])
 def test_a_model_of_one_fixed_batch_takes_any_batch(runtime: str, case_of: CaseOf) -> None:
     case = case_of(f"fixed_{runtime}", (4, 16), (1, 16), (3, 16), (9, 16))
     with_any_batch = [replace(spec, shape=("batch", *spec.shape[1:])) for spec in case.graph.inputs]
@@ -49,7 +49,7 @@ def test_a_model_of_one_fixed_batch_takes_any_batch(runtime: str, case_of: CaseO
         np.testing.assert_allclose(session.run(feeds)["logits"], expected["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "numpy"])
 @pytest.mark.parametrize("missing", [("input_ids",), ("attention_mask",), ("input_ids", "attention_mask")])
 def test_a_fixed_batch_refuses_feeds_without_an_input(runtime: str, missing: tuple[str, ...], case_of: CaseOf) -> None:
     case = case_of(f"fixed_{runtime}", (4, 16))
@@ -94,14 +94,14 @@ def test_a_declared_name_that_the_file_lacks_is_an_engine_error(runtime: str, si
     specs = tuple(replace(spec, name=f"no_{spec.name}") for spec in getattr(case.graph, side))
     feeds = {spec.name: array for spec, array in zip(specs, case.feeds[0].values(), strict=False)}
     with pytest.raises(EngineError):
-        open_session(runtime, replace(case.graph, **{side: specs})).run({**case.feeds[0], **feeds})
+        open_session(runtime, case.graph._replace(**{side: specs})).run({**case.feeds[0], **feeds})
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_tensor_may_have_another_name_in_the_file(runtime: str, case_of: CaseOf) -> None:
     case = case_of(runtime, ONE_ROW)
     outputs = (TensorSpec("scores", "float32", case.graph.outputs[0].shape, source="logits"),)
-    fetches = open_session(runtime, replace(case.graph, outputs=outputs)).run(case.feeds[0])
+    fetches = open_session(runtime, case.graph._replace(outputs=outputs)).run(case.feeds[0])
     np.testing.assert_allclose(fetches["scores"], case.expected[0]["logits"], atol=1e-5)
 
 
@@ -133,6 +133,7 @@ def test_onnx_runtime_refuses_an_option_of_the_wrong_type(
         ("onnx", {"enable_mem_pattern": False, "config": {"session.intra_op.allow_spinning": "0"}}),
         ("openvino", {"NUM_STREAMS": "1"}),
         ("tflite", {"num_threads": 2}),
+        ("numpy", {"is_unpacked": True}),
     ],
 )
 def test_raw_engine_options_are_passed_through(runtime: str, options: dict[str, Any], case_of: CaseOf) -> None:

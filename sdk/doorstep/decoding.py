@@ -99,7 +99,7 @@ def _object_reader(kind: Any) -> _Reader:
 def _required(kind: Any) -> set[str]:
     """Return the names of the fields without a default."""
     if not is_dataclass(kind):
-        return set(kind._fields) - kind._field_defaults.keys()
+        return {name for name in kind._fields if name not in kind._field_defaults}
     return {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
 
 

@@ -112,13 +112,16 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 
 def _version(distribution: str, spec: importlib.machinery.ModuleSpec) -> str:
-    """Read the version from the name of the dist-info folder: importlib.metadata would parse a mail header."""
+    """Read the version from the name of the metadata's folder: importlib.metadata would parse a mail header.
+
+    Wheels leave `NAME-VERSION.dist-info`, Debian's packages `NAME-VERSION.egg-info`.
+    """
     places = list(spec.submodule_search_locations or [])
     prefix = distribution.replace("-", "_") + "-"
     for place in places:
         for name in os.listdir(os.path.dirname(place)):
-            if name.startswith(prefix) and name.endswith(".dist-info"):
-                return name[len(prefix) : -len(".dist-info")]
+            if name.startswith(prefix) and name.endswith((".dist-info", ".egg-info")):
+                return name[len(prefix) :].rpartition(".")[0].partition("-py")[0]
     return "0"
 
 

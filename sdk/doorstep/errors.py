@@ -72,9 +72,14 @@ class MissingExtraError(DoorstepError):
 
     @classmethod
     def of(cls, subject: str, extra: str) -> "MissingExtraError":
-        """Name the command that installs `extra`."""
-        return cls(f"{subject} is not installed; run: pip install 'doorstep[{extra}]'")
+        """Name the command that installs `extra`, or doorstep itself where that is ""."""
+        return cls(f"{subject} is not installed; run: {install_command(extra)}")
 
 
 class UsageError(DoorstepError):
     """An argument is misspelt or out of range."""
+
+
+def install_command(extra: str) -> str:
+    """Return what installs an extra, or doorstep with what it always needs where `extra` is ""."""
+    return f"pip install 'doorstep[{extra}]'" if extra else "pip install doorstep"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from doorstep.device import Device, parse_version
-from doorstep.errors import IncompatibleError, UsageError
+from doorstep.errors import IncompatibleError, UsageError, install_command
 from doorstep.manifest import Variant
 from doorstep.session import RUNTIMES
 
@@ -30,6 +30,9 @@ _PRIOR: dict[tuple[str, str], tuple[int, int]] = {
     ("onnx", "weight_only_wfp16_afp32"): (4, 2),
     ("tflite", "weight_only_wfp16_afp32"): (4, 2),
     ("openvino", "weight_only_wfp16_afp32"): (4, 3),
+    ("numpy", "weight_only_wi8_afp32"): (10, 10),  # the last resort, behind every engine
+    ("numpy", "weight_only_wfp16_afp32"): (11, 11),
+    ("numpy", "none"): (11, 11),
 }
 _PRIOR_UNKNOWN = 9
 
@@ -130,7 +133,7 @@ def _engine_for(variant: Variant, device: Device) -> tuple[str, str]:
     if old:
         return "", f"{'; '.join(old)}; run: pip install -U {next(iter(requires))}"
     names = " or ".join(requires)
-    return "", f"{names} is not installed; run: pip install 'doorstep[{RUNTIMES[variant.runtime].extra}]'"
+    return "", f"{names} is not installed; run: {install_command(RUNTIMES[variant.runtime].extra)}"
 
 
 def _refusal(variant: Variant, device: Device, wanted: str | None, is_present: Callable[[Variant], bool]) -> str:

@@ -48,7 +48,8 @@ class SessionOptions:
     engine_options: dict[str, Any] = field(default_factory=dict)
 
 
-class Graph(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Graph:
     """What an adapter must know to open a file: its place, and the declared inputs and outputs."""
 
     path: Path
@@ -61,7 +62,7 @@ class Runtime(NamedTuple):
 
     Attributes:
         module: imported by name; has `open_graph(graph, options) -> Session`.
-        extra: the pip extra that installs the engine.
+        extra: the pip extra that installs the engine; "" where doorstep itself does.
         distributions: distribution name to import name, any one of which is enough, best first.
     """
 
@@ -78,6 +79,7 @@ RUNTIMES: dict[str, Runtime] = {
         "tflite",
         {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"},
     ),
+    "numpy": Runtime("doorstep_runtimes.numpy", "", {"numpy": "numpy"}),
 }
 
 

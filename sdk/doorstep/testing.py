@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,11 @@ def _check_refusals(open_: Callable[[Graph, SessionOptions], Session], graph: Gr
     _expect(EngineError, "an unknown engine option", open_, graph, unknown)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / graph.path.name
-        _expect(EngineError, "a missing file", open_, graph._replace(path=path), SessionOptions())
+        _expect(EngineError, "a missing file", open_, replace(graph, path=path), SessionOptions())
         for data in (b"", b"this is not a model\n" * 100, graph.path.read_bytes()[:-100]):
             path.write_bytes(data)
             path.with_suffix(".bin").write_bytes(b"")
-            _expect(EngineError, "a file that is no model", open_, graph._replace(path=path), SessionOptions())
+            _expect(EngineError, "a file that is no model", open_, replace(graph, path=path), SessionOptions())
 
 
 def _check_fetches(specs: Sequence[TensorSpec], feeds: Feeds, fetches: Fetches) -> None:

@@ -78,7 +78,7 @@ def read_onnx(source: Path) -> Network:
 def write_network(network: Network, out: Path) -> None:
     """Write `model.json` and `model.safetensors` into a folder."""
     plain = {"format": FORMAT, "inputs": network.inputs, "outputs": network.outputs}
-    nodes = [json.dumps(asdict(node)) for node in network.nodes]
+    nodes = [json.dumps(asdict(node), allow_nan=False) for node in network.nodes]
     head = json.dumps(plain)[:-1]
     (out / "model.json").write_text(head + ', "nodes": [\n' + ",\n".join(nodes) + "\n]}\n", encoding="utf-8")
     save_file(network.weights, out / "model.safetensors")
@@ -92,7 +92,7 @@ def keep_used(network: Network) -> Network:
 
 
 def fuse_gelu(network: Network) -> Network:
-    """Turn x/√2 → Erf → + 1 → · x → · ½, as exporters write it, into one Gelu."""
+    """Turn x/√2 → Erf → + 1 → · ½ → · x, as exporters write it, into one Gelu."""
     readers: dict[str, list[Node]] = {}
     for node in network.nodes:
         for name in node.inputs:
@@ -108,22 +108,22 @@ def fuse_gelu(network: Network) -> Network:
 
 
 def _gelu_chain(first: Node, readers: dict[str, list[Node]], network: Network) -> list[Node]:
-    """Return the five nodes of a GELU that begins with `first`, or none."""
+    """Return the five nodes of a GELU that begins with `first`, or none; the two products come in either order."""
     scaled = {"Div": math.sqrt(2), "Mul": math.sqrt(0.5)}.get(first.op)
     if scaled is None or not _is_scalar(network, first.inputs[1], scaled):
         return []
-    x, chain = first.inputs[0], [first]
-    for op, constant in (("Erf", None), ("Add", 1.0), ("Mul", None), ("Mul", 0.5)):
-        followers = readers.get(chain[-1].outputs[0], [])
-        if len(followers) != 1 or followers[0].op != op or chain[-1].outputs[0] in network.outputs:
-            return []
-        others = [name for name in followers[0].inputs if name != chain[-1].outputs[0]]
-        if constant is not None and not (len(others) == 1 and _is_scalar(network, others[0], constant)):
-            return []
-        if op == "Mul" and constant is None and others != [x]:
+    chain, factors = [first], []
+    for op in ("Erf", "Add", "Mul", "Mul"):
+        made = chain[-1].outputs[0]
+        followers = readers.get(made, [])
+        if len(followers) != 1 or followers[0].op != op or made in network.outputs:
             return []
         chain.append(followers[0])
-    return chain
+        factors += [name for name in followers[0].inputs if name != made]
+    one, *products = factors if len(factors) == 3 else ["", "", ""]
+    by_x, by_half = (products[0], products[1]) if products[0] == first.inputs[0] else (products[1], products[0])
+    fits = by_x == first.inputs[0] and _is_scalar(network, one, 1.0) and _is_scalar(network, by_half, 0.5)
+    return chain if fits else []
 
 
 def _is_scalar(network: Network, name: str, value: float) -> bool:
@@ -173,5 +173,5 @@ def _plain(op: str, attributes: dict[str, Any]) -> dict[str, Any]:
         return {"to": helper.tensor_dtype_to_np_dtype(attributes["to"]).name}
     if op == "ConstantOfShape" and "value" in attributes:
         value = attributes["value"]
-        return {"value": value.item(), "dtype": value.dtype.name}
+        return {"value": value.item() + 0, "dtype": value.dtype.name}  # a bool becomes 0 or 1
     return attributes

@@ -17,9 +17,19 @@ _LARGE = 1024  # elements from which a weight is worth storing small
 
 
 def quantize(
-    out: Path, channel: Channel, source: str, recipe: str, calibration: str, tokenizer: str, max_length: int
+    out: Path,
+    channel: Channel,
+    source: str,
+    recipe: str,
+    calibration: str,
+    tokenizer: str,
+    max_length: int,
+    can_saturate: bool,
 ) -> dict[str, Any]:
-    """Write `model.json` and `model.safetensors` after `recipe`; a job of `stages`."""
+    """Write `model.json` and `model.safetensors` after `recipe`; a job of `stages`.
+
+    `can_saturate` changes nothing here: products are computed in fp32.
+    """
     network = read_network(Path(source))
     if recipe not in ("none", "weight_only_wfp16_afp32", "weight_only_wi8_afp32"):
         raise UsageError(f"recipe: the NumPy runtime has no {recipe!r}")
@@ -110,7 +120,7 @@ class _Packer:
         """Pack a matrix symmetrically, one scale a place of `axis`; returns the names of the two."""
         weight = self._network.weights[name]
         others = tuple(place for place in range(weight.ndim) if place != axis)
-        scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
+        scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-30) / 127
         packed, scales = f"{name}.int8.{axis}", f"{name}.scale.{axis}"
         self.weights[packed] = np.rint(weight / scale).clip(-127, 127).astype(np.int8)
         self.weights[scales] = np.ascontiguousarray(scale if is_column else scale.reshape(-1))

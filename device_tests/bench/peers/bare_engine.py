@@ -57,7 +57,9 @@ def _tflite(model: str) -> Callable[..., Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=model, num_threads=1)
-    runners = {int(key.split("_s")[1]): interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()}
+    runners = {
+        int(key.split("_s")[1]): interpreter.get_signature_runner(key) for key in interpreter.get_signature_list()
+    }
 
     def row(ids: Any, mask: Any) -> Any:
         length = int(mask.sum())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from report import Answers, Job, batches, labels_of, main  # type: ignore[import-not-found]  # isort: skip
+from report import Answers, Job, labels_of, main  # type: ignore[import-not-found]  # isort: skip
 
 _LONGEST = 128
 
@@ -23,11 +23,10 @@ def make(job: Job) -> None:
 
     model = AutoModelForSequenceClassification.from_pretrained(job.checkpoint).eval()
     AutoTokenizer.from_pretrained(job.checkpoint).save_pretrained(job.made)
-    feeds = (torch.ones(1, 16, dtype=torch.long), torch.ones(1, 16, dtype=torch.long))
-    sequence = torch.export.Dim("sequence", min=2, max=_LONGEST)
-    shapes = ({1: sequence}, {1: sequence})
+    feeds = (torch.ones(1, 16, dtype=torch.long),)  # one text needs no padding and no mask
+    shapes = ({1: torch.export.Dim("sequence", min=2, max=_LONGEST)},)
     quantizer = XNNPACKQuantizer()
-    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
+    quantizer.set_module_type(torch.nn.Linear, get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
     prepared = prepare_pt2e(torch.export.export(_Logits(model), feeds, dynamic_shapes=shapes).module(), quantizer)
     prepared(*feeds)
     exported = torch.export.export(convert_pt2e(prepared), feeds, dynamic_shapes=shapes)
@@ -50,11 +49,9 @@ def load(job: Job) -> Answers:
     labels = labels_of(job.checkpoint)
 
     def answer(text: str) -> str:
-        encoding = tokenizer.encode(text)
-        feeds = [torch.tensor([encoding.ids]), torch.tensor([encoding.attention_mask])]
-        return labels[int(method.execute(feeds)[0].argmax())]
+        return labels[int(method.execute([torch.tensor([tokenizer.encode(text).ids])])[0].argmax())]
 
-    return Answers(answer, lambda texts: [answer(text) for batch in batches(texts) for text in batch])
+    return Answers(answer, lambda texts: [answer(text) for text in texts])
 
 
 def _Logits(model: Any) -> Any:  # noqa: N802 -- a class, made where torch is there
@@ -65,8 +62,8 @@ def _Logits(model: Any) -> Any:  # noqa: N802 -- a class, made where torch is th
             super().__init__()
             self.model = model
 
-        def forward(self, ids: Any, mask: Any) -> Any:
-            return self.model(input_ids=ids, attention_mask=mask).logits
+        def forward(self, ids: Any) -> Any:
+            return self.model(input_ids=ids, token_type_ids=torch.zeros_like(ids)).logits
 
     return Logits()
 

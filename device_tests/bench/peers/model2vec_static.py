@@ -4,9 +4,8 @@ from report import Answers, Job, main  # type: ignore[import-not-found]  # isort
 
 
 def make(job: Job) -> None:
-    from model2vec.distill import distill  # type: ignore[import-not-found]
-
     import head  # type: ignore[import-not-found]
+    from model2vec.distill import distill  # type: ignore[import-not-found]
 
     words = distill(job.checkpoint)
     words.save_pretrained(job.made)
@@ -14,9 +13,8 @@ def make(job: Job) -> None:
 
 
 def load(job: Job) -> Answers:
-    from model2vec import StaticModel  # type: ignore[import-not-found]
-
     import head
+    from model2vec import StaticModel  # type: ignore[import-not-found]
 
     words = StaticModel.from_pretrained(job.made)
     return head.answers(job, words.encode)

@@ -6,9 +6,8 @@ from report import BATCH, Answers, Job, main  # type: ignore[import-not-found]  
 
 
 def make(job: Job) -> None:
-    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
-
     import head  # type: ignore[import-not-found]
+    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
 
     encoder = SentenceTransformer(job.checkpoint, backend=job.options["backend"], device="cpu")
     encoder.save_pretrained(job.made)
@@ -16,9 +15,8 @@ def make(job: Job) -> None:
 
 
 def load(job: Job) -> Answers:
-    from sentence_transformers import SentenceTransformer
-
     import head
+    from sentence_transformers import SentenceTransformer
 
     backend = job.options["backend"]
     encoder = SentenceTransformer(job.made, backend=backend, device="cpu", model_kwargs=_one_thread(backend))

@@ -9,7 +9,7 @@ from doorstep import __version__
 from doorstep.bundle import Bundle
 from doorstep.cli.output import print_json
 from doorstep.device import Device
-from doorstep.errors import IncompatibleError
+from doorstep.errors import IncompatibleError, install_command
 from doorstep.selection import has_int8_units, rank
 from doorstep.session import RUNTIMES
 from doorstep.signing import TRUST_VARIABLE, TrustKey
@@ -58,7 +58,7 @@ def _engine(device: Device, name: str, extra: str) -> str:
         return ", ".join(installed)
     if importlib.util.find_spec(RUNTIMES[name].module) is None:
         return "adapter missing"
-    return f"not installed; run: pip install 'doorstep[{extra}]'"
+    return f"not installed; run: {install_command(extra)}"
 
 
 def _choice(folder: Path, device: Device, trust: TrustKey | None) -> str:
