@@ -1,4 +1,4 @@
-"""Every tested architecture, from a small random configuration, in three engines."""
+"""Every tested architecture, from a small random configuration, in every runtime."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from doorstep_converters.job import Job
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
 
-ENGINES = ("onnx-fp32", "openvino-fp16", "tflite-fp16")
+ENGINES = ("onnx-fp32", "openvino-fp16", "tflite-fp16", "numpy-fp16")
 
 
 @pytest.fixture(scope="module", params=TESTED)

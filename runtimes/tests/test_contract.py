@@ -94,14 +94,14 @@ def test_a_declared_name_that_the_file_lacks_is_an_engine_error(runtime: str, si
     specs = tuple(replace(spec, name=f"no_{spec.name}") for spec in getattr(case.graph, side))
     feeds = {spec.name: array for spec, array in zip(specs, case.feeds[0].values(), strict=False)}
     with pytest.raises(EngineError):
-        open_session(runtime, case.graph._replace(**{side: specs})).run({**case.feeds[0], **feeds})
+        open_session(runtime, replace(case.graph, **{side: specs})).run({**case.feeds[0], **feeds})
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_tensor_may_have_another_name_in_the_file(runtime: str, case_of: CaseOf) -> None:
     case = case_of(runtime, ONE_ROW)
     outputs = (TensorSpec("scores", "float32", case.graph.outputs[0].shape, source="logits"),)
-    fetches = open_session(runtime, case.graph._replace(outputs=outputs)).run(case.feeds[0])
+    fetches = open_session(runtime, replace(case.graph, outputs=outputs)).run(case.feeds[0])
     np.testing.assert_allclose(fetches["scores"], case.expected[0]["logits"], atol=1e-5)
 
 

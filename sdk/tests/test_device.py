@@ -1,5 +1,6 @@
 """What a machine says of itself in /proc and /sys."""
 
+import importlib.machinery
 import os
 import subprocess
 import sys
@@ -166,8 +167,18 @@ def test_every_engine_installed_here_is_found_with_its_version() -> None:
     assert all(int(version.split(".")[0]) > 0 for version in found.values())
 
 
+@pytest.mark.parametrize("folder", ["numpy-1.24.2.dist-info", "numpy-1.24.2.egg-info", "numpy-1.24.2-py3.11.egg-info"])
+def test_the_version_is_read_from_what_a_wheel_or_a_debian_package_leaves(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy/__init__.py").touch()
+    (tmp_path / folder).mkdir()
+    spec = importlib.machinery.PathFinder.find_spec("numpy", [str(tmp_path)])
+    assert spec is not None
+    assert device._version("numpy", spec) == "1.24.2"
+
+
 def test_looking_for_engines_imports_none() -> None:
-    modules = [name for runtime in RUNTIMES.values() for name in runtime.distributions.values()]
+    modules = [name for runtime in RUNTIMES.values() if runtime.extra for name in runtime.distributions.values()]
     program = f"import sys; from doorstep.device import Device; Device.detect(); print({modules} & sys.modules.keys())"
     program = program.replace(str(modules), str(set(modules)))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -347,8 +347,10 @@ from doorstep import IncompatibleError, MissingExtraError, Predictor
 from doorstep.session import RUNTIMES, import_adapter
 for runtime in RUNTIMES.values():
     for name in runtime.distributions.values():
-        sys.modules[name] = None
-for call in (*[lambda name=name: import_adapter(name) for name in RUNTIMES], lambda: Predictor.load(sys.argv[1])):
+        if runtime.extra:  # doorstep itself needs the others
+            sys.modules[name] = None
+wanted = [name for name, runtime in RUNTIMES.items() if runtime.extra]
+for call in (*[lambda name=name: import_adapter(name) for name in wanted], lambda: Predictor.load(sys.argv[1])):
     try:
         call()
     except (MissingExtraError, IncompatibleError) as error:

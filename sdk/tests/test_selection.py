@@ -143,6 +143,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], Device, str]] = {
         PLAIN._replace(engines={}),
         "ai-edge-litert or tflite-runtime is not installed; run: pip install 'doorstep[tflite]'",
     ),
+    "an engine that doorstep itself needs": (
+        {"runtime": "numpy", "requires": {"numpy": "1.24"}},
+        PLAIN._replace(engines={}),
+        "numpy is not installed; run: pip install doorstep",
+    ),
     "an old engine": (
         {"requires": {"onnxruntime": "1.21"}},
         PLAIN,
@@ -161,6 +166,18 @@ def test_a_variant_that_does_not_fit_is_refused_with_its_reason(
     make_variant: MakeVariant, changes: dict[str, Any], device: Device, message: str
 ) -> None:
     assert message in reason(make_variant("onnx-fp32", **changes), device)
+
+
+@pytest.mark.parametrize("device", [PLAIN, VNNI, ARM, ARM_DOT], ids=["x86-64", "VNNI", "ARM", "ARM with dot product"])
+def test_numpy_is_the_last_resort(make_variant: MakeVariant, variants: list[Variant], device: Device) -> None:
+    recipes = ("weight_only_wfp16_afp32", "weight_only_wi8_afp32")
+    resort = [
+        make_variant(f"numpy-{recipe}", runtime="numpy", recipe=recipe, requires={"numpy": "1"}) for recipe in recipes
+    ]
+    unknown = make_variant("onnx-unknown", recipe="as_exported")
+    numpy_too = device._replace(engines={**ENGINES, "numpy": "1.24.2"})
+    ordered = names(rank([*resort, unknown, *variants], numpy_too, None, lambda _: True))
+    assert ordered[-2:] == ["numpy-weight_only_wi8_afp32", "numpy-weight_only_wfp16_afp32"]
 
 
 def test_a_variant_whose_files_are_absent_is_refused(make_variant: MakeVariant) -> None:
