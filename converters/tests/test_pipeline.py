@@ -56,13 +56,6 @@ def test_every_variant_answers_the_golden_examples(bundle: Path, variant: str) -
         assert compare(predictor, load_golden(predictor.bundle)) == []
 
 
-def test_fine_tuning_learns_the_labels(report: Report) -> None:
-    exact = next(candidate for candidate in report.candidates if candidate.plan.name == "onnx-fp32")
-    assert exact.measured is not None
-    assert exact.measured.accuracy is not None
-    assert exact.measured.accuracy > 0.6
-
-
 def test_the_bundle_is_signed_with_the_key(bundle: Path) -> None:
     trust = TrustKey.load(bundle.parent / "key.pem.pub")
     assert Bundle.open(bundle, trust=trust).signer
