@@ -1,7 +1,9 @@
 """NumPy alone, for devices that no engine has a package for.
 
 A model is `model.json`, a list of nodes, with its weights in `model.safetensors` beside it. The weights are
-memory-mapped; fp16 and int8 ones are unpacked where they are used and let go again.
+memory-mapped; fp16 and int8 ones are unpacked where they are used and let go again. Unpacked once instead, MiniLM-L6
+takes 39 MiB more, and 64 tokens as long from int8 (22 ms) and 22 ms instead of 25 ms from fp16; 16 tokens take 10 ms
+instead of 11 and 16 ms (p50, one thread of a Xeon with AVX-512, NumPy 2.4, OpenBLAS).
 """
 
 from collections.abc import Sequence
