@@ -10,7 +10,7 @@ from typing import Any
 from doorstep.errors import CheckpointError
 
 TESTED = (
-    "albert", "bert", "deberta", "deberta-v2", "distilbert", "roberta", "xlm-roberta",
+    "albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "roberta", "xlm-roberta",
 )  # fmt: skip
 _TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model",

@@ -19,6 +19,7 @@ from typing import Any
 
 from doorstep.errors import ConversionError
 from doorstep.files import folder_aside
+from doorstep_converters.sources import source_digest
 
 _INDEX = "stage.json"
 _TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
@@ -46,8 +47,7 @@ class Stage:
     @property
     def key(self) -> str:
         """Digest of what the output depends on: inputs, arguments, the job's own code and the tools' versions."""
-        module = importlib.util.find_spec(self.job.partition(":")[0])
-        source = Path(module.origin).read_text(encoding="utf-8") if module and module.origin else ""
+        source = source_digest(self.job.partition(":")[0])
         values = {name: value for name, value in self.arguments.items() if not _is_path(value)}
         parts = [self.job, source, list(self.inputs), values, {tool: _version(tool) for tool in _TOOLS}]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

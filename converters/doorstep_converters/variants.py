@@ -12,6 +12,7 @@ import numpy as np
 from doorstep.device import Device
 from doorstep.errors import ConversionError
 from doorstep.manifest import Board, Measured
+from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.evaluation import Evaluation, write_texts
@@ -22,6 +23,7 @@ from doorstep_converters.probes import PROBES
 from doorstep_converters.progress import Watch
 from doorstep_converters.quantize.calibration import write_calibration
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
+from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Output, Stage, StageRunner
 
 _BASES = {"onnx": "onnx", "openvino": "onnx", "tflite": "tflite", "numpy": "onnx"}
@@ -201,6 +203,7 @@ class Workbench:
             trial.reference.digest,
             trial.evaluation.digest,
             str(trial.options),
+            source_digest(RUNTIMES[plan.runtime].module),
         )
         arguments = {"bundle": str(self._provisional(trial, plan)), "variant": plan.name, "texts": str(trial.texts)}
         output = self.run(

@@ -10,10 +10,13 @@ from doorstep.bundle import Bundle
 from doorstep.golden import compare, load_golden
 from doorstep_converters.checkpoint import TESTED
 from doorstep_converters.job import Job
-from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
 
+EXACT = 1e-4  # the checkpoints' weights are exact in fp16, so that fp16 variants have no rounding to hide behind
+# DeBERTa-v2 projects a table of relative positions. That product is computed at conversion, and rounded where it is
+# stored as fp16: rounding the same four constants in ONNX Runtime gives 0.0048 too.
+ROUNDED = {("deberta-v2", "openvino-fp16"): 0.01, ("deberta-v2", "numpy-fp16"): 0.01}
 ENGINES = ("onnx-fp32", "openvino-fp16", "tflite-fp16", "numpy-fp16")
 
 
@@ -25,11 +28,8 @@ def bundle(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("dist")
-    # A random model's classes can lie closer together than fp16 weights resolve: a few of 38 labels may turn, and what
-    # proves the engines right is the largest error below.
-    bound = Bound(agreement=0.9)
     checkpoint = str(make_checkpoint(request.param))
-    job = Job(checkpoint, "x86-64", out, cache=cache, variants=ENGINES, max_length=32, bound=bound)
+    job = Job(checkpoint, "x86-64", out, cache=cache, variants=ENGINES, max_length=32)
     report = convert(job, Lines())
     assert report.bundle is not None, [candidate.failure for candidate in report.candidates]
     return report.bundle
@@ -40,10 +40,10 @@ def test_every_engine_answers_like_the_checkpoint(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
     measured = {variant.name: variant.measured for variant in manifest.variants}
     assert tuple(measured) == ENGINES
-    exact = measured["onnx-fp32"]
-    assert exact
-    assert (exact.agreement, exact.max_abs_error < 1e-4 if exact.max_abs_error is not None else None) == (1.0, True)
-    assert all(figures and figures.max_abs_error < 0.01 for figures in measured.values())
+    assert [figures.agreement for figures in measured.values() if figures] == [1.0] * len(ENGINES)
+    errors = {name: figures.max_abs_error or 0.0 for name, figures in measured.items() if figures}
+    bounds = {name: ROUNDED.get((manifest.provenance["architecture"], name), EXACT) for name in ENGINES}
+    assert {name: error for name, error in errors.items() if error > bounds[name]} == {}
 
 
 @pytest.mark.slow

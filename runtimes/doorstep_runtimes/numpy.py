@@ -14,7 +14,7 @@ import numpy as np
 
 from doorstep.errors import EngineError, FormatError
 from doorstep.session import Graph, Session, SessionOptions
-from doorstep.tensors import Feeds, Fetches, TensorSpec, check_feeds
+from doorstep.tensors import Array, Feeds, Fetches, TensorSpec, check_feeds
 from doorstep_runtimes.fixed_shapes import with_any_batch
 from doorstep_runtimes.numpy_program import Program, Step, plan, read_model
 from doorstep_runtimes.numpy_threads import limit_threads
@@ -85,15 +85,27 @@ class NumpySession:
                     _run(step, values)
                 except _Failure as error:
                     raise EngineError(f"NumPy failed in {step.label}: {error!s:.300}") from error
-        return {name: np.array(values[place]) for name, place in self._fetches}
+        fetched = zip(self._outputs, self._fetches, strict=True)
+        return {name: _fetch(spec, values[place]) for spec, (name, place) in fetched}
 
     def close(self) -> None:
         self._program = None
 
 
+def _fetch(spec: TensorSpec, value: Array) -> Array:
+    """Return an output of the caller's own; the file may make another one than the manifest declares."""
+    if value.dtype != np.dtype(spec.dtype) or value.ndim != len(spec.shape):
+        raise EngineError(
+            f"{spec.name}: expected {spec.dtype} {list(spec.shape)}, the model makes {value.dtype} {list(value.shape)}"
+        )
+    return np.array(value)
+
+
 def _run(step: Step, values: list[Any]) -> None:
     got = step.function(*[values[place] for place in step.inputs])
     if isinstance(got, (tuple, list)):
+        if len(got) < len(step.outputs):
+            raise ValueError(f"it makes {len(got)} outputs of the {len(step.outputs)} that are named")
         for place, array in zip(step.outputs, got, strict=False):
             values[place] = array
     else:

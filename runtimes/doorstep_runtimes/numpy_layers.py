@@ -6,6 +6,7 @@ import numpy as np
 
 from doorstep.tensors import Array
 from doorstep_runtimes.numpy_math import sigmoid
+from doorstep_runtimes.numpy_shapes import bound
 
 
 def conv(
@@ -13,6 +14,8 @@ def conv(
     kernel_shape: tuple[int, ...], pads: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...],
 ) -> Array:  # fmt: skip
     """Convolve [batch, channels, *space] with weight [maps, channels / group, *kernel]."""
+    if kernel_shape and kernel_shape != weight.shape[2:]:
+        raise ValueError(f"its weight {list(weight.shape)} is no kernel of {kernel_shape}")
     windows = _windows(x, weight.shape[2:], pads, strides, dilations, 0)  # [batch, channels, *out, *kernel]
     rank, (batch, channels), maps = weight.ndim - 2, x.shape[:2], weight.shape[0]
     out = windows.shape[2 : 2 + rank]
@@ -41,8 +44,9 @@ def lstm(
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Run an LSTM over [sequence, batch, inputs]; gates in the order input, output, forget, cell."""
     ends = []
-    ys = np.zeros((x.shape[0], weight.shape[0], x.shape[1], hidden_size), x.dtype)
-    for place, order in enumerate(_orders(direction, x, lengths)):
+    orders = _orders(direction, x, lengths)
+    ys = _zeros(x, weight, (len(orders), 4 * hidden_size), hidden_size)
+    for place, order in enumerate(orders):
         gates = _inputs_part(x, order, weight[place], bias, place)  # [sequence, batch, 4·hidden]
         if bias is not None:
             gates += bias[place, 4 * hidden_size :]
@@ -63,8 +67,9 @@ def gru(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Run a GRU over [sequence, batch, inputs]; gates in the order update, reset, hidden."""
     ends, cut = [], 2 * hidden_size
-    ys = np.zeros((x.shape[0], weight.shape[0], x.shape[1], hidden_size), x.dtype)
-    for place, order in enumerate(_orders(direction, x, lengths)):
+    orders = _orders(direction, x, lengths)
+    ys = _zeros(x, weight, (len(orders), 3 * hidden_size), hidden_size)
+    for place, order in enumerate(orders):
         gates = _inputs_part(x, order, weight[place], bias, place)  # [sequence, batch, 3·hidden]
         own = np.zeros(3 * hidden_size, x.dtype) if bias is None else bias[place, 3 * hidden_size :]
         by_zr, by_h = recurrent[place, :cut].T, recurrent[place, cut:].T
@@ -88,7 +93,10 @@ def _windows(
     pads, strides, dilations = pads or (0,) * 2 * rank, strides or (1,) * rank, dilations or (1,) * rank
     if not x.ndim - 2 == rank == len(strides) == len(dilations) == len(pads) // 2:
         raise ValueError(f"a kernel of {kernel} does not fit {list(x.shape)}")
+    if min((*strides, *dilations, *kernel), default=1) < 1 or min(pads, default=0) < 0:
+        raise ValueError(f"strides {strides}, dilations {dilations} and pads {pads} must count forwards")
     if any(pads):
+        bound([length + sum(pads) for length in x.shape])
         around = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
         x = np.pad(x, around, constant_values=fill)
     extent = tuple((length - 1) * dilation + 1 for length, dilation in zip(kernel, dilations, strict=True))
@@ -104,6 +112,13 @@ def _orders(direction: str, x: Array, lengths: Array | None) -> list[Array]:
     ends = np.full(x.shape[1], x.shape[0], np.intp) if lengths is None else lengths.astype(np.intp)
     reverse = np.where(steps < ends, ends - 1 - steps, steps)
     return {"forward": [forward], "reverse": [reverse], "bidirectional": [forward, reverse]}[direction]
+
+
+def _zeros(x: Array, weight: Array, wanted: tuple[int, int], hidden_size: int) -> Array:
+    """Return room for the outputs [sequence, directions, batch, hidden]; `wanted` is (directions, gates · hidden)."""
+    if weight.shape != (*wanted, x.shape[2]):
+        raise ValueError(f"expected weights {[*wanted, x.shape[2]]}, got {list(weight.shape)}")
+    return np.zeros((x.shape[0], wanted[0], x.shape[1], hidden_size), x.dtype)
 
 
 def _inputs_part(x: Array, order: Array, weight: Array, bias: Array | None, place: int) -> Array:

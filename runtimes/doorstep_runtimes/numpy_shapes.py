@@ -65,11 +65,13 @@ def expand(x: Array, shape: Array) -> Array:
     wanted = _ints(shape)
     own = (1,) * (len(wanted) - x.ndim) + x.shape
     wanted = [1] * (x.ndim - len(wanted)) + wanted
-    return np.broadcast_to(x, [b if a == 1 else a if b == 1 else b for a, b in zip(own, wanted, strict=True)])
+    lengths = [b if a == 1 else a if b == 1 else b for a, b in zip(own, wanted, strict=True)]
+    bound(lengths)
+    return np.broadcast_to(x, lengths)
 
 
 def tile(x: Array, repeats: Array) -> Array:
-    _bound([x.size, *_ints(repeats)])
+    bound([x.size, *_ints(repeats)])
     return np.tile(x, _ints(repeats))
 
 
@@ -80,12 +82,12 @@ def shape_of(x: Array, *, start: int, end: int) -> Array:
 def range_(start: Array, limit: Array, delta: Array) -> Array:
     first, step = start.item(), delta.item()
     count = max(0, math.ceil((limit.item() - first) / step))
-    _bound([count])
+    bound([count])
     return (first + np.arange(count) * step).astype(start.dtype)
 
 
 def constant_of_shape(shape: Array, *, value: float, dtype: str) -> Array:
-    _bound(_ints(shape))
+    bound(_ints(shape))
     return np.full(_ints(shape), value, dtype)
 
 
@@ -127,6 +129,12 @@ def argmax(x: Array, *, axis: int, keepdims: int) -> Array:
     return np.expand_dims(y, axis) if keepdims else y
 
 
+def bound(lengths: Sequence[int]) -> None:
+    """Refuse shapes that only numbers in a file ask for and no device could hold."""
+    if math.prod(lengths) > _MAX_ELEMENTS:
+        raise ValueError(f"expected at most {_MAX_ELEMENTS} elements, got {math.prod(lengths)}")
+
+
 def _clamped(start: int, end: int, step: int, length: int) -> slice:
     """Return a slice after ONNX's rule; going backwards, a start before the first element means that element."""
     start, end = start + length * (start < 0), end + length * (end < 0)
@@ -138,8 +146,3 @@ def _clamped(start: int, end: int, step: int, length: int) -> slice:
 
 def _ints(values: Array) -> list[int]:
     return [int(value) for value in values.reshape(-1).tolist()]
-
-
-def _bound(lengths: Sequence[int]) -> None:
-    if math.prod(lengths) > _MAX_ELEMENTS:
-        raise ValueError(f"expected at most {_MAX_ELEMENTS} elements, got {math.prod(lengths)}")

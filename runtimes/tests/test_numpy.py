@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from doorstep.errors import EngineError, FormatError
 from doorstep.session import Graph, Session, SessionOptions, open_session
@@ -179,6 +179,20 @@ BAD_RUNS: dict[str, dict[str, Any]] = {
     ),
     "a step of nothing": with_nodes(node("ReduceMin", ["w"], ["z"], keepdims=0), node("Range", ["z", "z", "z"], ["y"])),
     "text where numbers are": with_nodes(node("Conv", ["x", "w"], ["y"], pads=[1, 1])),
+    "a kernel of another size than its weight": with_nodes(
+        node("Unsqueeze", ["x", "one"], ["u"]), node("Conv", ["u", "v"], ["y"], kernel_shape=[5])
+    ),
+    "strides backwards": with_nodes(
+        node("Unsqueeze", ["x", "one"], ["u"]), node("MaxPool", ["u"], ["y"], kernel_shape=[1], strides=[-1])
+    ),
+    "padding beyond any memory": with_nodes(
+        node("Unsqueeze", ["x", "one"], ["u"]), node("MaxPool", ["u"], ["y"], kernel_shape=[1], pads=[1 << 40, 0])
+    ),
+    "one direction where weights hold two": with_nodes(
+        node("Unsqueeze", ["x", "one"], ["u"]), node("LSTM", ["u", "g", "g"], ["y"], hidden_size=1)
+    ),
+    "an expansion beyond any memory": with_nodes(node("Expand", ["w", "many"], ["e"]), node("ReduceSum", ["e"], ["y"])),
+    "an output that its node does not make": with_nodes(node("Split", ["x"], ["a", "y"], num_outputs=1)),
     "an absent input": with_nodes(node("MatMul", ["x", ""], ["y"])),
     "fewer outputs than named": with_nodes(
         node("Split", ["x"], ["a", "b", "c"], num_outputs=1), node("Add", ["b", "c"], ["y"])
@@ -186,10 +200,33 @@ BAD_RUNS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+EXTRA = {
+    "w": WEIGHT, "one": np.array([1]), "v": np.ones((1, 1, 2), np.float32), "g": np.ones((2, 4, 2), np.float32),
+    "many": np.array([1 << 30, 2, 3]),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("attack", BAD_RUNS)
 def test_a_model_that_cannot_run_is_an_engine_error(attack: str, tmp_path: Path) -> None:
-    session = open_(write(tmp_path, BAD_RUNS[attack]))
+    session = open_(write(tmp_path, BAD_RUNS[attack], save(EXTRA)))
     with pytest.raises(EngineError, match="NumPy failed in node"):
+        session.run(FEEDS)
+
+
+@pytest.mark.parametrize(
+    "nodes, made",
+    [
+        ([node("Cast", ["x"], ["y"], to="float64")], "float64"),
+        ([node("Flatten", ["x"], ["f"]), node("Unsqueeze", ["f", "one"], ["y"])], r"\[4, 1, 2\]"),
+        ([node("ArgMax", ["x"], ["y"])], "int64"),
+    ],
+    ids=["another precision", "another rank", "places for scores"],
+)
+def test_an_output_of_another_form_than_declared_is_an_engine_error(
+    nodes: list[dict[str, Any]], made: str, tmp_path: Path
+) -> None:
+    session = open_(write(tmp_path, with_nodes(*nodes), save(EXTRA)))
+    with pytest.raises(EngineError, match=f"the model makes .*{made}"):
         session.run(FEEDS)
 
 

@@ -16,7 +16,7 @@ from doorstep.errors import EngineError, FormatError, MissingExtraError
 from doorstep.files import write_atomic
 from doorstep.golden import item_of, load_golden
 from doorstep.manifest import Variant
-from doorstep.selection import Ranking, Verdict, Why
+from doorstep.selection import Ranking, Verdict, Why, last_resorts
 
 if TYPE_CHECKING:
     from doorstep.predictor import Predictor
@@ -39,10 +39,13 @@ def race(ranking: Ranking, bundle: Bundle, device: Device, opener: Open, cache_d
             return ranking
         times = {variant.name: _time(variant, ranking, opener, items) for variant in runners}
         _remember(place, times)
+    behind = last_resorts(runners, times)
     ordered = sorted(runners, key=lambda variant: times[variant.name])
+    front = [variant for variant in ordered if variant.name not in behind]
+    back = [variant for variant in ordered if variant.name in behind]
     verdicts = tuple(_verdict(verdict, times) for verdict in ranking.verdicts)
     rule = "lowest p50 in a race on this device"
-    return ranking._replace(usable=(*ordered, *ranking.usable[_RUNNERS:]), rule=rule, verdicts=verdicts)
+    return ranking._replace(usable=(*front, *ranking.usable[_RUNNERS:], *back), rule=rule, verdicts=verdicts)
 
 
 def _time(variant: Variant, ranking: Ranking, opener: Open, items: list[object]) -> float:

@@ -1,10 +1,11 @@
 """Which variant of a bundle fits this device, and why.
 
 Engines and CPU features rule variants out; measured latency orders the rest where it was measured on a CPU of
-this kind; else a table of what each kind of CPU is known to run well. int8 is never assumed to be faster.
+this kind; else a table of what each kind of CPU is known to run well. int8 is never assumed to be faster. NumPy, the
+last resort, stands behind every engine unless it was clearly quicker; see `sdk/docs/decisions/0007-numpy-runtime.md`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from doorstep.device import Device, parse_version
@@ -15,6 +16,7 @@ from doorstep.session import RUNTIMES
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _DOT = frozenset({"asimddp", "i8mm"})
 _TIE = 1.15  # p50 within this factor counts as level; the quicker cold start then decides
+_CLEARLY = 1.5  # a last resort goes before an engine that takes this many times as long
 _ASSUMED_OVERHEAD_MIB = 60
 
 # Lower is better. Rows: (runtime, weights and activations); columns: int8 units or none.
@@ -30,7 +32,7 @@ _PRIOR: dict[tuple[str, str], tuple[int, int]] = {
     ("onnx", "weight_only_wfp16_afp32"): (4, 2),
     ("tflite", "weight_only_wfp16_afp32"): (4, 2),
     ("openvino", "weight_only_wfp16_afp32"): (4, 3),
-    ("numpy", "weight_only_wi8_afp32"): (10, 10),  # the last resort, behind every engine
+    ("numpy", "weight_only_wi8_afp32"): (10, 10),  # behind every engine
     ("numpy", "weight_only_wfp16_afp32"): (11, 11),
     ("numpy", "none"): (11, 11),
 }
@@ -112,6 +114,17 @@ def rank(
     return Ranking(tuple(usable), engines, rule, tuple(verdicts))
 
 
+def last_resorts(variants: Sequence[Variant], times: Mapping[str, float]) -> set[str]:
+    """Return the names of the variants that go behind the engines.
+
+    They are those of a last-resort runtime, unless `times` (ms, by variant) say that the quickest engine takes more
+    than half as long again: on a machine that does other work too, two medians can lie that far apart by chance.
+    """
+    resorts = {variant.name for variant in variants if RUNTIMES[variant.runtime].is_last_resort}
+    engines = [times[variant.name] for variant in variants if variant.name not in resorts]
+    return {name for name in resorts if engines and times[name] * _CLEARLY > min(engines)}
+
+
 def has_int8_units(features: frozenset[str]) -> bool:
     """Tell whether the CPU multiplies int8 at more than the speed of fp32."""
     return bool(features & (_VNNI | _DOT))
@@ -162,13 +175,11 @@ def _memory_need_mib(variant: Variant) -> int:
 
 def _order(usable: list[Variant], device: Device) -> tuple[str, list[Variant], dict[str, str]]:
     if all(_is_comparable(variant, device) for variant in usable):
-        best = min(_p50(variant) for variant in usable)
-        ordered = sorted(usable, key=lambda v: (_p50(v) > best * _TIE, _tie_break(v, best), _p50(v)))
-        return (
-            "lowest p50 measured on a CPU of this kind",
-            ordered,
-            {variant.name: _figures(variant) for variant in ordered},
-        )
+        behind = last_resorts(usable, {variant.name: _steady(variant) for variant in usable})
+        best = min(_p50(variant) for variant in usable if variant.name not in behind)
+        ordered = sorted(usable, key=lambda v: (v.name in behind, _p50(v) > best * _TIE, _tie_break(v, best), _p50(v)))
+        reasons = {variant.name: _figures(variant, variant.name in behind) for variant in ordered}
+        return "lowest p50 measured on a CPU of this kind", ordered, reasons
     ordered = sorted(usable, key=lambda v: (_prior(v, device), v.name))
     kind = "with int8 units" if has_int8_units(device.features) else "without int8 units"
     reasons = {variant.name: f"place {_prior(variant, device) + 1} for CPUs {kind}" for variant in ordered}
@@ -189,15 +200,24 @@ def _p50(variant: Variant) -> float:
     return variant.measured.p50_ms
 
 
+def _steady(variant: Variant) -> float:
+    """Return what a variant is believed to take (ms): an engine its p50; a last resort its p95, to be certain."""
+    measured = variant.measured
+    if measured is not None and measured.p95_ms is not None and RUNTIMES[variant.runtime].is_last_resort:
+        return measured.p95_ms
+    return _p50(variant)
+
+
 def _tie_break(variant: Variant, best: float) -> float:
     cold = variant.measured.cold_start_ms if variant.measured else None
     return cold if cold is not None and _p50(variant) <= best * _TIE else float("inf")
 
 
-def _figures(variant: Variant) -> str:
+def _figures(variant: Variant, is_behind: bool) -> str:
     measured = variant.measured
     cold = measured.cold_start_ms if measured else None
-    return f"p50 {_p50(variant):.2f} ms" + (f", cold start {cold:.0f} ms" if cold is not None else "")
+    shown = f"p50 {_p50(variant):.2f} ms" + (f", cold start {cold:.0f} ms" if cold is not None else "")
+    return f"{shown}; the last resort, not clearly quicker than an engine" if is_behind else shown
 
 
 def _prior(variant: Variant, device: Device) -> int:

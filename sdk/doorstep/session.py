@@ -63,11 +63,13 @@ class Runtime(NamedTuple):
         module: imported by name; has `open_graph(graph, options) -> Session`.
         extra: the pip extra that installs the engine; "" where doorstep itself does.
         distributions: distribution name to import name, any one of which is enough, best first.
+        is_last_resort: stands behind every engine, unless it was measured to be clearly quicker.
     """
 
     module: str
     extra: str
     distributions: dict[str, str]
+    is_last_resort: bool = False
 
 
 RUNTIMES: dict[str, Runtime] = {
@@ -78,7 +80,7 @@ RUNTIMES: dict[str, Runtime] = {
         "tflite",
         {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"},
     ),
-    "numpy": Runtime("doorstep_runtimes.numpy", "", {"numpy": "numpy"}),
+    "numpy": Runtime("doorstep_runtimes.numpy", "", {"numpy": "numpy"}, is_last_resort=True),
 }
 
 

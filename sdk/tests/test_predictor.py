@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from doorstep.errors import (
 )
 from doorstep.manifest import Variant
 from doorstep.predictor import LoadOptions, Predictor
+from doorstep.race import race
+from doorstep.selection import rank
 from doorstep.session import Graph, SessionOptions
 
 MakeBundle = Callable[..., Path]
@@ -416,6 +419,26 @@ def test_a_race_on_this_device_decides(bundle: Path, monkeypatch: pytest.MonkeyP
     assert predictor.variant.name == SECOND
     assert predictor.why.rule == "lowest p50 in a race on this device"
     assert "p50 2.50 ms here" in str(predictor.why)
+
+
+@pytest.mark.parametrize(
+    "figures, order",
+    [
+        ({"numpy-fp16": 0.9, BEST: 1.0, SECOND: 2.0}, [BEST, SECOND, "numpy-fp16"]),
+        ({"numpy-fp16": 0.5, BEST: 1.0, SECOND: 2.0}, ["numpy-fp16", BEST, SECOND]),
+        ({"numpy-fp16": 0.9, BEST: float("inf"), SECOND: float("inf")}, ["numpy-fp16", BEST, SECOND]),
+    ],
+    ids=["a narrow win of the last resort", "a clear one", "engines that fail"],
+)
+def test_a_last_resort_must_win_a_race_clearly(
+    bundle: Path, figures: dict[str, float], order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doorstep.race._time", lambda variant, *_: figures[variant.name])
+    opened = Bundle.open(bundle)
+    resort = replace(opened.manifest.variants[0], name="numpy-fp16", runtime="numpy", requires={"numpy": "1"})
+    device = Device("x86_64", "a CPU", frozenset(), 1, None, {"numpy": "2", "onnxruntime": "1.20"})
+    ranking = rank((*opened.manifest.variants, resort), device, None, lambda _: True)
+    assert [variant.name for variant in race(ranking, opened, device, Predictor, None).usable] == order
 
 
 def test_a_real_race_ends_with_a_predictor(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

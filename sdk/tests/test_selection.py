@@ -180,6 +180,39 @@ def test_numpy_is_the_last_resort(make_variant: MakeVariant, variants: list[Vari
     assert ordered[-2:] == ["numpy-weight_only_wi8_afp32", "numpy-weight_only_wfp16_afp32"]
 
 
+@pytest.mark.parametrize(
+    "p50, p95, first",
+    [
+        (0.90, 1.20, "onnx-fp32"),
+        (0.70, 0.75, "onnx-fp32"),
+        (0.30, 0.90, "onnx-fp32"),
+        (0.30, 0.50, "numpy-fp16"),
+        (0.70, None, "onnx-fp32"),
+        (0.50, None, "numpy-fp16"),
+    ],
+    ids=["within noise", "not by half", "in the median alone", "clearly", "not by half, no p95", "clearly, no p95"],
+)
+def test_numpy_goes_before_an_engine_only_where_it_was_clearly_quicker(
+    make_variant: MakeVariant, p50: float, p95: float | None, first: str
+) -> None:
+    engines = [
+        make_variant("onnx-fp32", measured=measured(1.0, p95_ms=1.1, cold_start_ms=300.0)),
+        make_variant("onnx-int8", measured=measured(4.0, p95_ms=4.2, cold_start_ms=300.0)),
+    ]
+    figures = measured(p50, p95_ms=p95, cold_start_ms=90.0)
+    resort = make_variant("numpy-fp16", runtime="numpy", requires={"numpy": "1"}, measured=figures)
+    ranking = rank([resort, *engines], VNNI._replace(engines={**ENGINES, "numpy": "2.0"}), None, lambda _: True)
+    assert names(ranking)[0] == first
+    assert names(ranking).index("numpy-fp16") in (0, 2)
+    assert ("not clearly quicker" in str(ranking.why(ranking.usable[0]))) is (first != "numpy-fp16")
+
+
+def test_numpy_alone_is_chosen(make_variant: MakeVariant) -> None:
+    resort = make_variant("numpy-fp16", runtime="numpy", requires={"numpy": "1"}, measured=measured(50.0, p95_ms=60.0))
+    engine = make_variant("onnx-fp32", measured=measured(1.0))
+    assert best([engine, resort], VNNI._replace(engines={"numpy": "2.0"})) == "numpy-fp16"
+
+
 def test_a_variant_whose_files_are_absent_is_refused(make_variant: MakeVariant) -> None:
     assert "its files are not on this device" in reason(make_variant("onnx-fp32"), PLAIN, is_present=False)
 

@@ -1,0 +1,66 @@
+"""What a kept stage's key depends on: the code of its job, near and far."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doorstep_converters import sources
+from doorstep_converters.sources import source_digest
+from doorstep_converters.stages import Stage
+
+PACKAGE = {
+    "__init__.py": "",
+    "job.py": "from doorstep_converters.made_up import middle\nfrom doorstep_converters.worker import Channel\n",
+    "middle.py": "from doorstep_converters.made_up.far import NUMBER\nimport json\n",
+    "far.py": "NUMBER = 1\n",
+    "apart.py": "NUMBER = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package inside the workshop's, in a folder of its own."""
+    workshop = importlib.import_module("doorstep_converters")
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    for name, text in PACKAGE.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(workshop, "__path__", [*workshop.__path__, str(tmp_path)])
+    _forget()
+    yield folder
+    _forget()
+
+
+def _forget() -> None:
+    sources._reached.cache_clear()
+    sources._source.cache_clear()
+
+
+def _key() -> str:
+    _forget()
+    return Stage("made-up", "doorstep_converters.made_up.job:run", {}).key
+
+
+@pytest.mark.parametrize(
+    "changed, is_other", [("job.py", True), ("middle.py", True), ("far.py", True), ("apart.py", False)]
+)
+def test_a_stage_is_made_again_where_code_it_reaches_changes(package: Path, changed: str, is_other: bool) -> None:
+    before = _key()
+    assert _key() == before
+    (package / changed).write_text(PACKAGE[changed] + "# another way\n")
+    assert (_key() != before) is is_other
+
+
+@pytest.mark.parametrize(
+    "module, reached",
+    [
+        ("doorstep_converters.export.tflite", "doorstep_converters.export.classifier"),
+        ("doorstep_converters.quantize.numpy", "doorstep_converters.export.numpy"),
+        ("doorstep_runtimes.numpy", "doorstep_runtimes.numpy_math"),
+    ],
+)
+def test_real_jobs_reach_what_they_import(module: str, reached: str) -> None:
+    assert reached in sources._reached(module)
+    assert source_digest(module) != source_digest(reached)
