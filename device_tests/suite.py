@@ -36,10 +36,11 @@ def ask_doctor(place: Place) -> dict[str, Any]:
     return found
 
 
-def check_there(place: Place) -> dict[str, Any]:
+def check_there(place: Place, examples: int | None) -> dict[str, Any]:
     """Run `doorstep check` on the device for every variant, keep a line for each, and return the report."""
     argv = ["-m", "doorstep.cli.main", "check", place.bundle, "--all", "--json", "--threads", "1"]
-    done = place.run([*argv, "--budgets", place.put(BUDGETS)])
+    fewer = () if examples is None else ("--examples", str(examples))
+    done = place.run([*argv, *fewer, "--budgets", place.put(BUDGETS)])
     assert done.stdout, done.stderr[-2000:]
     report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
