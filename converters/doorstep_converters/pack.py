@@ -26,7 +26,8 @@ REQUIRES = {
     "tflite": {"ai-edge-litert": "2.0", "tflite-runtime": "2.14"},
     "numpy": {"numpy": "1.24"},
 }
-_LITERT_ONLY = frozenset({"dynamic_wi4_afp32"})
+# tflite-runtime 2.14 has no int4, and computes nonsense from int8 weights with a scale for each channel.
+_LITERT_ONLY = frozenset({"dynamic_wi4_afp32", "dynamic_wi8_afp32", "static_wi8_ai8"})
 _ONNX_INT4 = {"onnxruntime": "1.22"}
 
 

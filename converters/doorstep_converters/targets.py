@@ -11,7 +11,9 @@ _TFLITE = ("weight_only_wfp16_afp32", "dynamic_wi4_afp32", "dynamic_wi8_afp32", 
 _NUMPY = ("weight_only_wfp16_afp32", "weight_only_wi8_afp32")
 
 _OPENVINO_ARM = "OpenVINO on ARM computes int8 in fp16 or fails to compile it, at the speed of fp32 or less"
-_INT4_ARMV7 = "tflite-runtime 2.14, the engine for 32-bit ARM, has no int4"
+_ARMV7_ENGINE = "tflite-runtime 2.14, the engine for 32-bit ARM,"
+_INT4_ARMV7 = f"{_ARMV7_ENGINE} has no int4"
+_INT8_ARMV7 = f"{_ARMV7_ENGINE} does not compute int8 weights with a scale for each channel"
 _NO_WHEEL = "has no wheel for 32-bit ARM"
 
 
@@ -45,9 +47,15 @@ _ARM64 = _plans(onnx=_ONNX, openvino=("weight_only_wfp16_afp32",), tflite=_TFLIT
 _ARM64_EXCLUDED = dict.fromkeys(
     ("openvino-int8-weights", "openvino-int4-weights", "openvino-int8-static"), _OPENVINO_ARM
 )
-_ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "dynamic_wi8_afp32"), numpy=_NUMPY)
+_ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "weight_only_wi8_afp32"), numpy=_NUMPY)
 _LAST_RESORT = _plans(numpy=_NUMPY)  # behind every engine; 64-bit devices have one
-_ARMV7_EXCLUDED = {"onnx": f"ONNX Runtime {_NO_WHEEL}", "openvino": f"OpenVINO {_NO_WHEEL}"}
+_ARMV7_EXCLUDED = {
+    "onnx": f"ONNX Runtime {_NO_WHEEL}",
+    "openvino": f"OpenVINO {_NO_WHEEL}",
+    "tflite-int8": _INT8_ARMV7,
+    "tflite-int8-static": _INT8_ARMV7,
+    "tflite-int4": _INT4_ARMV7,
+}
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -56,7 +64,7 @@ TARGETS: dict[str, Target] = {
         Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_LAST_RESORT),
         Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_LAST_RESORT),
         Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_LAST_RESORT),
-        Target("armv7", "armv7l", _ARMV7, {**_ARMV7_EXCLUDED, "tflite-int4": _INT4_ARMV7}),
+        Target("armv7", "armv7l", _ARMV7, _ARMV7_EXCLUDED),
     )
 }
 

@@ -75,6 +75,7 @@ class Board:
         stdin: str | None = None,
         memory_mib: int | None = None,
         cores: int | None = None,
+        before: Sequence[str] = (),
     ) -> CompletedProcess[str]:
         """Run `python3.11 ARGV` on the board and return what it said.
 
@@ -85,13 +86,14 @@ class Board:
             memory_mib: Resident memory of the guest and its children. Above it they are killed, as by the OOM
                 killer: return code -9 and a last line in `stderr`. Sampled every 20 ms; see `memory`.
             cores: How many of the host's cores it may use.
+            before: The host's words that start the board's command, such as `nice`.
 
         Raises:
             subprocess.TimeoutExpired: as `subprocess.run` does.
         """
         with tempfile.TemporaryDirectory(prefix="board-") as home:
             process = Popen(
-                self.command(argv, cores=cores),
+                [*before, *self.command(argv, cores=cores)],
                 env=self.environment(Path(home), env),
                 cwd=cwd or home,
                 stdin=subprocess.DEVNULL if stdin is None else PIPE,

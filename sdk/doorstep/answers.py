@@ -4,7 +4,8 @@ An engine that meets an instruction its CPU lacks takes its process with it; the
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from doorstep.fresh import Call, call_fresh
@@ -32,13 +33,13 @@ class Answers:
     retokenized: tuple[int, ...]
 
 
-def ask(bundle: str, variant: str, threads: int) -> Answers:
-    """Answer the golden examples of `bundle` in a fresh process.
+def ask(bundle: str, variant: str, threads: int, limit: int | None = None) -> Answers:
+    """Answer the golden examples of `bundle` in a fresh process; at most `limit` of them, evenly spread.
 
     Raises:
         EngineError: the process failed, or was killed.
     """
-    plan = {"bundle": bundle, "variant": variant, "threads": threads}
+    plan = {"bundle": bundle, "variant": variant, "threads": threads, "limit": limit}
     found = call_fresh(Call("doorstep.answers:answer", plan), variant)
     return Answers(
         examples=found["examples"],
@@ -54,6 +55,7 @@ def answer(plan: dict[str, Any]) -> dict[str, Any]:
     with Predictor.load(plan["bundle"], variant=plan["variant"], threads=plan["threads"], strict=True) as predictor:
         bundle = predictor.bundle
         golden = load_golden(bundle)
+        golden = replace(golden, examples=spread(golden.examples, plan["limit"]))
         task = load_task(bundle, predictor.variant.inputs, {})
         told = [place for place, example in enumerate(golden.examples) if example.token_digest]
         retokenized = [
@@ -69,6 +71,14 @@ def answer(plan: dict[str, Any]) -> dict[str, Any]:
             retokenized=tuple(retokenized),
         )
     return asdict(found)
+
+
+def spread(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...]:
+    """Return `limit` examples from evenly spread places; all of them where there are no more, or for None."""
+    count = len(examples)
+    if limit is None or limit >= count:
+        return tuple(examples)
+    return tuple(examples[place * count // limit] for place in range(limit))
 
 
 def _is_tokenized_alike(task: Task, item: Any, example: Example) -> bool:

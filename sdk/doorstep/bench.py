@@ -47,7 +47,7 @@ class Latency:
     p99_ms: float
     iqr_ms: float
     energy_mj: float | None
-    """Energy of the whole package for one prediction (mJ); None where the board does not tell."""
+    """Energy of the whole package or board for one prediction (mJ); None where the board does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import statistics
 import time
 from typing import Any
 
-from doorstep.energy import read_energy, spent_mj
+from doorstep.energy import EnergyMeter
 from doorstep.fresh_child import memory_mib
 from doorstep.golden import Example, item_of
 from doorstep.predictor import Predictor
@@ -28,12 +28,12 @@ def latency(plan: dict[str, Any]) -> dict[str, Any]:
     for _ in range(plan["warmup"]):
         predictor.predict(item)
     latencies_ms = []
-    before = read_energy()
-    for _ in range(plan["iterations"]):
-        start = time.perf_counter()
-        predictor.predict(item)
-        latencies_ms.append(1e3 * (time.perf_counter() - start))
-    spent = spent_mj(before, read_energy())
+    with EnergyMeter() as meter:
+        for _ in range(plan["iterations"]):
+            start = time.perf_counter()
+            predictor.predict(item)
+            latencies_ms.append(1e3 * (time.perf_counter() - start))
+    spent = meter.spent_mj
     return {"latencies_ms": latencies_ms, "energy_mj": None if spent is None else spent / plan["iterations"]}
 
 

@@ -18,7 +18,7 @@ from doorstep.selection import rank
 from doorstep.verdicts import FAILED, SKIPPED, Check, Checked, Report, judge_bound, judge_golden, judge_tokens
 
 _ROUNDS: dict[str, Any] = {"iterations": 50, "warmup": 5, "cold_starts": 3}
-_EMULATED_ROUNDS: dict[str, Any] = {"iterations": 3, "warmup": 1, "cold_starts": 1}  # no one may compare these times
+_EMULATED_ROUNDS: dict[str, Any] = {"iterations": 1, "warmup": 0, "cold_starts": 1}  # no one may compare these times
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,13 @@ class Request:
         variant: a variant's or a runtime's name; None takes the one this device would choose.
         is_all: check every variant this device can run.
         threads: threads a prediction may use.
+        examples: answer so many golden examples at most, evenly spread; None for all.
     """
 
     variant: str | None = None
     is_all: bool = False
     threads: int = 1
+    examples: int | None = None
     budgets: Budgets = field(default_factory=Budgets)
 
 
@@ -77,7 +79,7 @@ def size_bytes(bundle: Bundle, variant: Variant) -> int:
 def _check_variant(
     bundle: Bundle, variant: Variant, engine: str, examples: Sequence[Example], request: Request, origin: Origin
 ) -> Checked:
-    checks = list(_check_answers(bundle, variant, request.threads))
+    checks = list(_check_answers(bundle, variant, request))
     figures = {"size_mb": round(size_bytes(bundle, variant) / 1e6, 3)}
     failure = ""
     try:
@@ -95,9 +97,9 @@ def _check_variant(
     return Checked(variant.name, engine, tuple(checks), figures)
 
 
-def _check_answers(bundle: Bundle, variant: Variant, threads: int) -> Iterable[Check]:
+def _check_answers(bundle: Bundle, variant: Variant, request: Request) -> Iterable[Check]:
     try:
-        answers = ask(str(bundle.folder), variant.name, threads)
+        answers = ask(str(bundle.folder), variant.name, request.threads, request.examples)
     except EngineError as error:
         return [Check(name, FAILED, detail=str(error)) for name in ("golden", "tokens")]
     return [judge_golden(answers), judge_tokens(answers)]

@@ -32,6 +32,7 @@ _PRIOR: dict[tuple[str, str], tuple[int, int]] = {
     ("onnx", "weight_only_wfp16_afp32"): (4, 2),
     ("tflite", "weight_only_wfp16_afp32"): (4, 2),
     ("openvino", "weight_only_wfp16_afp32"): (4, 3),
+    ("tflite", "weight_only_wi8_afp32"): (6, 3),  # made float again when loaded: the speed and memory of fp32
     ("numpy", "weight_only_wi8_afp32"): (10, 10),  # behind every engine
     ("numpy", "weight_only_wfp16_afp32"): (11, 11),
     ("numpy", "none"): (11, 11),

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from doorstep.bench_page import page
 from doorstep.bench_tables import tables
 from doorstep.cli.main import main
 from doorstep.cli.progress import Progress
-from doorstep.energy import NOT_TOLD, read_energy, spent_mj
+from doorstep.energy import NOT_TOLD, EnergyMeter, find_power_sensor, read_energy, spent_mj
 from doorstep.manifest import Board
 from doorstep.origin import Origin
 from doorstep.svg import Bar, Line, bars, lines
@@ -210,6 +211,51 @@ def test_a_counter_that_began_again_is_read_rightly(board: Path) -> None:
 def test_a_board_without_counters_tells_nothing(tmp_path: Path) -> None:
     assert read_energy(tmp_path) == {}
     assert spent_mj({}, {}, tmp_path) is None
+    with EnergyMeter(tmp_path) as meter:
+        pass
+    assert meter.spent_mj is None
+
+
+def sensors(root: Path, name: str, files: dict[str, str]) -> Path:
+    folder = root / "sys/class/hwmon/hwmon3"
+    folder.mkdir(parents=True)
+    for file, text in {"name": name, **files}.items():
+        (folder / file).write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "watts"),
+    [
+        ("ina226", {"power1_input": "2500000"}, 2.5),
+        ("ina3221", {"in1_input": "5000", "curr1_input": "400", "in2_input": "5000", "curr2_input": "100"}, 2.5),
+        (
+            "ina3221",
+            {"in1_input": "5000", "curr1_input": "400", "in1_label": "VDD_IN", "in2_input": "5000", "curr2_input": "9"},
+            2.0,
+        ),
+    ],
+    ids=["one sensor", "rails are added", "the rail that feeds the others"],
+)
+def test_a_sensors_power_is_read_in_watts(tmp_path: Path, name: str, files: dict[str, str], watts: float) -> None:
+    read = find_power_sensor(sensors(tmp_path, name, files))
+    assert read is not None
+    assert read() == pytest.approx(watts)
+
+
+@pytest.mark.parametrize(("name", "files"), [("coretemp", {"power1_input": "1"}), ("ina226", {"power1_input": "?"})])
+def test_other_sensors_tell_no_power(tmp_path: Path, name: str, files: dict[str, str]) -> None:
+    assert find_power_sensor(sensors(tmp_path, name, files)) is None
+
+
+def test_a_sampled_sensors_energy_is_power_over_time(tmp_path: Path) -> None:
+    root = sensors(tmp_path, "ina226", {"power1_input": "1000000"})
+    start = time.monotonic()
+    with EnergyMeter(root) as meter:
+        time.sleep(0.1)
+    most_mj = 1e3 * (time.monotonic() - start)
+    assert meter.spent_mj is not None
+    assert 0 < meter.spent_mj <= most_mj
 
 
 def test_progress_is_silent_where_nobody_looks(capsys: Capture) -> None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from tokenizers import Tokenizer
 
+from doorstep.answers import spread
 from doorstep.budgets import BOUNDS, Bounds, Budgets, load_budgets
 from doorstep.bundle import Bundle
 from doorstep.check import Request, check, size_bytes, typical
@@ -200,6 +201,17 @@ def test_size_is_what_a_device_needs_for_one_variant(tmp_path: Path, make_proven
     bundle = Bundle.open(folder)
     whole = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert size_bytes(bundle, bundle.manifest.variants[0]) == whole - (1 << 20)
+
+
+@pytest.mark.parametrize(("limit", "places"), [(None, "abcde"), (9, "abcde"), (5, "abcde"), (2, "ac"), (1, "a")])
+def test_fewer_examples_come_from_evenly_spread_places(limit: int | None, places: str) -> None:
+    assert [example.item for example in spread([Example(item, {}) for item in "abcde"], limit)] == list(places)
+
+
+def test_as_many_examples_are_answered_as_were_asked_for(proven: Path) -> None:
+    report = checked(proven, variant="onnx-fp32", examples=2)
+    golden, tokens = report.variants[0].checks[:2]
+    assert (golden.value, golden.limit, tokens.value, tokens.limit) == (2, 2, 2, 2)
 
 
 def test_latency_is_taken_with_the_example_of_median_length() -> None:

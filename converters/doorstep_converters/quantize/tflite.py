@@ -54,7 +54,7 @@ def _recipe(name: str) -> Any:
             algorithm_key=recipes.AlgorithmName.FLOAT_CASTING,
         )
         return manager.get_quantization_recipe()
-    if name not in ("dynamic_wi8_afp32", "dynamic_wi4_afp32", "static_wi8_ai8"):
+    if name not in ("dynamic_wi8_afp32", "dynamic_wi4_afp32", "static_wi8_ai8", "weight_only_wi8_afp32"):
         raise UsageError(f"recipe: LiteRT has no {name!r}")
     return getattr(recipes, name)()
 

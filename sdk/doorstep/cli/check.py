@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="every variant this device can run")
     parser.add_argument("--budgets", type=Path, metavar="FILE.toml", help=f"bounds: {', '.join(BOUNDS)}")
     parser.add_argument("--threads", type=count, default=default_threads(), help="default: the cores granted")
+    parser.add_argument("--examples", type=count, metavar="N", help="golden examples to answer (all)")
     parser.add_argument("--junit", type=Path, metavar="FILE.xml")
     parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="append one line a variant")
     parser.add_argument("--json", action="store_true")
@@ -36,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     _mention_strangers(budgets, bundle)
     wanted = arguments.variant or (None if arguments.all else os.environ.get("DOORSTEP_VARIANT") or None)
     with Progress() as progress:
-        report = check(bundle, Request(wanted, arguments.all, arguments.threads, budgets), progress)
+        request = Request(wanted, arguments.all, arguments.threads, arguments.examples, budgets)
+        report = check(bundle, request, progress)
     if arguments.junit:
         write_junit(report, arguments.junit)
     if arguments.results:
