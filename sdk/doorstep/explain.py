@@ -1,13 +1,14 @@
 """Why this label: remove one part of an item after another and see what its score loses.
 
 Occlusion (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.1; for words:
-Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation Erasure", 2016). It needs no gradients, so every
-engine can do it: all changed items are one batch.
+Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation Erasure", 2016). It needs no gradients,
+so every engine can do it: all changed items are one batch.
 """
 
 import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from doorstep.errors import InputError, UsageError
@@ -16,7 +17,9 @@ from doorstep.session import Session
 
 MAX_PARTS = 512
 # Han, kana and Bopomofo are written without spaces: every character is a part. Then words, then runs of signs.
-_UNSPACED = "\u3005-\u3007\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u3005-\u3007\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _PART = re.compile(rf"[{_UNSPACED}]|(?:[^\W{_UNSPACED}]|(?<=\w)['’-](?=\w))+|[^\w\s]+")
 
 
@@ -112,7 +115,7 @@ def split(text: str, max_parts: int) -> list[tuple[int, int]]:
     spans = [match.span() for match in _PART.finditer(text)]
     count = min(len(spans), max_parts)
     edges = [len(spans) * number // count for number in range(count + 1)] if count else []
-    return [(spans[first][0], spans[last - 1][1]) for first, last in zip(edges, edges[1:], strict=False)]
+    return [(spans[first][0], spans[last - 1][1]) for first, last in pairwise(edges)]
 
 
 def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -127,7 +130,7 @@ def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
 def faithfulness(
     explain_: Callable[[str], Explanation], score: Callable[[Sequence[str], str], list[float]], texts: Sequence[str]
 ) -> Faithfulness:
-    """Delete ranked parts and random parts, and compare what the score loses (the deletion game of Petsiuk et al., 2018).
+    """Delete ranked and random parts, and compare what the score loses (the deletion game of Petsiuk et al., 2018).
 
     Args:
         explain_: for example `predictor.explain`.
@@ -195,7 +198,13 @@ def _explain_picture(scores_of: _Scorer, pixels: Any, label: str | None, max_par
     whole, *others = scores_of([pixels, *changed])
     label, score = _chosen(whole, label)
     regions = [
-        Region(left / width, top / height, (right - left) / width, (bottom - top) / height, score - dict(other.scores)[label])
+        Region(
+            left / width,
+            top / height,
+            (right - left) / width,
+            (bottom - top) / height,
+            score - dict(other.scores)[label],
+        )
         for (top, bottom, left, right), other in zip(boxes, others, strict=True)
     ]
     return Explanation(label, score, regions=tuple(regions))

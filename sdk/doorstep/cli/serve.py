@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--threads", type=count, help="of the engine (DOORSTEP_THREADS, else the cores granted)")
     engine.add_argument("--processes", type=count, default=1, help="each loads the bundles (1)")
     engine.add_argument("--trust", type=Path, metavar="KEY.pub")
-    engine.add_argument("--reload-s", type=float, default=2.0, metavar="S", help="look for another bundle; 0: on SIGHUP (2)")
+    engine.add_argument(
+        "--reload-s", type=float, default=2.0, metavar="S", help="look for another bundle; 0: on SIGHUP (2)"
+    )
     load = parser.add_argument_group("load")
     load.add_argument("--batch", type=count, default=32, metavar="N", help="most items of one run; 1: no batching (32)")
     load.add_argument("--batch-wait-ms", type=float, default=0.0, metavar="MS", help="longest wait for more items (0)")
@@ -36,10 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     access = parser.add_argument_group("access")
     access.add_argument("--token-file", type=Path, metavar="FILE", help="callers must send its content as bearer token")
     access.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests a second from one address")
-    access.add_argument("--burst", type=count, default=20, metavar="N", help="requests at once before --rate counts (20)")
+    access.add_argument(
+        "--burst", type=count, default=20, metavar="N", help="requests at once before --rate counts (20)"
+    )
     access.add_argument("--max-body-mib", type=count, default=8, metavar="MIB", help="longest body (8)")
     access.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name of this server")
-    access.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="CORS, for this web origin")
+    access.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="CORS, for this web origin"
+    )
     access.add_argument("--no-page", action="store_true", help="serve no page at /")
     parser.add_argument("--log-level", choices=["info", "error"], default="info", help="info: a line a request")
     parser.add_argument("--otel", action="store_true", help="OpenTelemetry spans, exported as OTEL_* say")
@@ -93,7 +99,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port: expected 0 to 65535, got {arguments.port}")
-    for name, least in (("queue", 1), ("deadline_ms", 1), ("batch_wait_ms", 0), ("reload_s", 0), ("drain_s", 0), ("rate", 0)):
+    for name, least in (
+        ("queue", 1),
+        ("deadline_ms", 1),
+        ("batch_wait_ms", 0),
+        ("reload_s", 0),
+        ("drain_s", 0),
+        ("rate", 0),
+    ):
         if not getattr(arguments, name) >= least:
             raise UsageError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(arguments, name)}")
 

@@ -1,9 +1,9 @@
 """The Flask shim: bundles behind REST, the Open Inference Protocol and GraphQL, with a page, metrics and a queue.
 
-    from doorstep import Predictor
-    from doorstep.serve import create_app
+from doorstep import Predictor
+from doorstep.serve import create_app
 
-    app = create_app({"reviews": Predictor.load("dist/reviews.bundle")})
+app = create_app({"reviews": Predictor.load("dist/reviews.bundle")})
 """
 
 from doorstep.errors import MissingExtraError

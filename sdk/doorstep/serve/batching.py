@@ -1,8 +1,8 @@
 """Requests that wait together are answered together.
 
-There is no thread of its own: the first caller leads, runs the rows that wait, and hands the lead to the caller that waits
-longest (the leader/followers pattern, Schmidt et al., 2000). A caller alone pays no hand-over; under load a batch forms by itself
-while the one before it runs.
+There is no thread of its own: the first caller leads, runs the rows that wait, and hands the lead to the caller that
+waits longest (the leader/followers pattern, Schmidt et al., 2000). A caller alone pays no hand-over; under load a batch
+forms by itself while the one before it runs.
 """
 
 import threading

@@ -75,7 +75,7 @@ class Hooks:
         """Refuse who may not ask; answer a preflight."""
         arrived(self._options)
         request.max_content_length = self._options.limits.body_bytes
-        g.doorstep_span = self._tracer.start(request.headers, _route())
+        g.doorstep_span = self._tracer.start(dict(request.headers), _route())
         self._check_host()
         if request.method == "OPTIONS":
             return None

@@ -73,4 +73,6 @@ def _check_picture(data: bytes, place: int, most_pixels: int) -> None:
         kinds = ", ".join(PICTURE_FORMATS)
         raise InputError(f"item {place}: expected a picture ({kinds}), got something else") from error
     if width * height > most_pixels:
-        raise InputError(f"item {place}: expected at most {most_pixels} pixels, got {width} × {height}; make it smaller")
+        raise InputError(
+            f"item {place}: expected at most {most_pixels} pixels, got {width} × {height}; make it smaller"
+        )

@@ -59,7 +59,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise UsageError(f"{host}:{port}: cannot listen there ({error.strerror}); choose another --host or --port") from error
+        raise UsageError(
+            f"{host}:{port}: cannot listen there ({error.strerror}); choose another --host or --port"
+        ) from error
     listener.setblocking(False)
     return listener
 
@@ -119,7 +121,7 @@ class _Supervisor:
         while self._children:
             process, status = os.wait()
             self._children.discard(process)
-            multiprocess.mark_process_dead(process)
+            multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
             if self._is_stopping:
                 worst = max(worst, os.waitstatus_to_exitcode(status))
             else:

@@ -1,7 +1,7 @@
 """Prometheus metrics. No label holds anything a user sent.
 
-Where several processes serve one socket, each writes its figures to files in PROMETHEUS_MULTIPROC_DIR, and whichever is asked
-adds them up.
+Where several processes serve one socket, each writes its figures to files in PROMETHEUS_MULTIPROC_DIR, and whichever
+is asked adds them up.
 """
 
 import os
@@ -32,7 +32,11 @@ class Metrics:
             "doorstep_requests", "Requests answered", ("route", "method", "status"), registry=registry
         )
         self.request_seconds = Histogram(
-            "doorstep_request_seconds", "Arrival at the app to response", ("route",), buckets=_SECONDS, registry=registry
+            "doorstep_request_seconds",
+            "Arrival at the app to response",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.model_seconds = Histogram(
             "doorstep_model_seconds",
@@ -42,7 +46,11 @@ class Metrics:
             registry=registry,
         )
         self.engine_seconds = Histogram(
-            "doorstep_engine_seconds", "One run of the engine", ("model", "variant"), buckets=_SECONDS, registry=registry
+            "doorstep_engine_seconds",
+            "One run of the engine",
+            ("model", "variant"),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.batch_rows = Histogram(
             "doorstep_batch_rows", "Rows of one run", ("model", "variant"), buckets=_ROWS, registry=registry
@@ -57,7 +65,7 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def watch_queue(self, queued: Callable[[], dict[str, int]]) -> None:
-        """Report what `queued` returns: model to rows that wait. At each scrape; with several processes twice a second."""
+        """Report what `queued` returns, model to waiting rows: at each scrape, or twice a second with several processes."""
         if not _is_shared():
             self._registry.register(_Queue(queued))
             return
@@ -82,7 +90,7 @@ class Metrics:
         from prometheus_client.multiprocess import MultiProcessCollector
 
         added_up = CollectorRegistry()
-        MultiProcessCollector(added_up)
+        MultiProcessCollector(added_up)  # type: ignore[no-untyped-call]
         return generate_latest(added_up)
 
 

@@ -37,7 +37,7 @@ class Narrowing:
             raise RefusalError(400, f"labels: expected some of {', '.join(known):.300}, got {unknown[0]!r:.60}")
 
     def apply(self, result: Any, top_k: int) -> Any:
-        """Return a result with the wanted scores only, `top_k` where the caller named no number; others stay as they are."""
+        """Return a result with the wanted scores only; `top_k` of them where the caller named no number."""
         if not isinstance(result, Classification):
             return result
         scores = result.scores

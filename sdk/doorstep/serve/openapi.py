@@ -81,7 +81,11 @@ def document(service: Service, rules: Mapping[str, Rule]) -> dict[str, Any]:
             paths.setdefault(_path(rule, served), {})[method] = operation
     return {
         "openapi": "3.1.0",
-        "info": {"title": "doorstep", "version": __version__, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "info": {
+            "title": "doorstep",
+            "version": __version__,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
         "servers": [{"url": request.script_root or "/"}],
         "paths": paths,
         "components": {
@@ -127,8 +131,12 @@ def _path(rule: Rule, served: Served | None) -> str:
 def _operation(endpoint: str, rule: Rule, shape: _Shape, service: Service, served: Served | None) -> dict[str, Any]:
     view = current_app.view_functions[rule.endpoint]
     text = " ".join((view.__doc__ or "").split())
-    statuses = sorted({*shape.statuses, *([401] if service.options.token else []), *([429] if service.options.rate_per_s else [])})
-    content: Schema = {shape.content: {"schema": schema_of(shape.writes)} if shape.writes else {"schema": {"type": "string"}}}
+    statuses = sorted(
+        {*shape.statuses, *([401] if service.options.token else []), *([429] if service.options.rate_per_s else [])}
+    )
+    content: Schema = {
+        shape.content: {"schema": schema_of(shape.writes)} if shape.writes else {"schema": {"type": "string"}}
+    }
     if endpoint in ("infer", "infer_version"):
         content["application/octet-stream"] = {}
     operation: dict[str, Any] = {
@@ -140,7 +148,10 @@ def _operation(endpoint: str, rule: Rule, shape: _Shape, service: Service, serve
         },
     }
     if shape.reads:
-        operation["requestBody"] = {"required": True, "content": _reads(endpoint, shape, service.options.limits, served)}
+        operation["requestBody"] = {
+            "required": True,
+            "content": _reads(endpoint, shape, service.options.limits, served),
+        }
         operation["parameters"] = [
             {
                 "name": "X-Deadline-Ms",

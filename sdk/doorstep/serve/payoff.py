@@ -11,8 +11,8 @@ _WORTH = 0.95  # a row in company must cost at most this share of a row alone
 class Payoff:
     """Running means of what a unit of work costs alone and in a batch.
 
-    Work is counted as the rows' own lengths, so that padding counts against batches. Called by one leader at a time, or by
-    several that may overwrite each other's figure, which does no harm.
+    Work is counted as the rows' own lengths, so that padding counts against batches. Called by one leader at a time,
+    or by several that may overwrite each other's figure, which does no harm.
     """
 
     def __init__(self, most: int) -> None:

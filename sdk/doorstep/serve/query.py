@@ -69,7 +69,15 @@ type Result {
   json: JSON!
 }
 
-type Explanations { model: String!, version: String!, variant: String!, runtime: String!, ms: Float!, results: [Explanation!]! }
+type Explanations {
+  model: String!
+  version: String!
+  variant: String!
+  runtime: String!
+  ms: Float!
+  results: [Explanation!]!
+}
+
 type Explanation { label: String!, score: Float!, parts: [Part!]!, regions: [Region!]! }
 type Part { text: String!, start: Int!, end: Int!, weight: Float! }
 type Region { left: Float!, top: Float!, width: Float!, height: Float!, weight: Float! }
@@ -128,7 +136,12 @@ class _Root:
         return _model(describe(self._service.model(name)))
 
     def predict(
-        self, info: Any, model: str, items: list[Any], topK: int | None = None, labels: Sequence[str] | None = None  # noqa: N803
+        self,
+        info: Any,
+        model: str,
+        items: list[Any],
+        topK: int | None = None,  # noqa: N803 -- as the schema says
+        labels: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         narrowing = Narrowing(topK, tuple(labels or ()))
         plain = self._service.predict(model, items, narrowing, current_call()).to_dict()
@@ -182,6 +195,8 @@ def _formatted(error: Any) -> dict[str, Any]:
         plain["message"] = str(refusal_of(original))
     elif original is not None and not isinstance(original, type(error)):
         plain["message"] = "the server failed; its log says more"
-        log.error("%s", json.dumps({"event": "failed", "kind": type(original).__name__, "request_id": g.doorstep_request_id}))
+        log.error(
+            "%s", json.dumps({"event": "failed", "kind": type(original).__name__, "request_id": g.doorstep_request_id})
+        )
     plain["extensions"] = {"status": _status(error)}
     return plain

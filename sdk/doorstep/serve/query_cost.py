@@ -1,6 +1,7 @@
 """What a GraphQL document would cost, counted before it is validated or run.
 
-A field costs 1; under `predict` and `explain` everything counts once an item, and an explanation as many as it may have parts.
+A field costs 1; under `predict` and `explain` everything counts once an item, and an explanation as many as it may
+have parts.
 """
 
 from collections.abc import Mapping

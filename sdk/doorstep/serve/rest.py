@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, request, stream_with_context
 
 from doorstep.errors import DoorstepError, FormatError
 from doorstep.manifest import Manifest
@@ -40,7 +40,7 @@ def add_rest(blueprint: Blueprint, service: Service) -> None:
         if request.mimetype == NDJSON:
             narrowing = query_narrowing(request.args)
             narrowing.check(manifest)
-            return Response(_lines(service, name, narrowing), mimetype=NDJSON)
+            return Response(stream_with_context(_lines(service, name, narrowing)), mimetype=NDJSON)
         body = predict_body(request, manifest.task, service.options.limits)
         narrowing = Narrowing(body.top_k, body.labels)
         return service.predict(name, body.items, narrowing, current_call()).to_dict()

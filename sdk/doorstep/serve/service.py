@@ -135,9 +135,7 @@ class Service:
         return Answer(name, predictor.manifest.version, variant.name, variant.runtime, results, seconds * 1000)
 
 
-def call_of(
-    options: ServeOptions, wanted_ms: str | None, is_gone: Callable[[], bool], arrived: float
-) -> Call:
+def call_of(options: ServeOptions, wanted_ms: str | None, is_gone: Callable[[], bool], arrived: float) -> Call:
     """Return a caller's deadline: its own, as far as it is sooner than the server's.
 
     Raises:

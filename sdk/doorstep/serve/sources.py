@@ -72,7 +72,7 @@ class Source:
         path = os.path.realpath(self.path)
         file = os.path.join(path, MANIFEST) if os.path.isdir(path) else path
         try:
-            found = os.stat(file)
+            found = Path(file).stat()
         except OSError:
             return (path,)
         return (path, found.st_ino, found.st_mtime_ns, found.st_size)
@@ -172,5 +172,3 @@ def _warm_up(predictor: Predictor) -> None:
     examples = load_golden(predictor.bundle).examples
     for _ in range(_WARM_UP_RUNS if examples else 0):
         predictor.predict(item_of(predictor.bundle, examples[0]))
-
-

@@ -46,7 +46,9 @@ class _Spans:
         self._status = trace.StatusCode
 
     def start(self, headers: Mapping[str, str], route: str) -> Span:
-        carrier = {name.lower(): value for name, value in headers.items() if name.lower() in ("traceparent", "tracestate")}
+        carrier = {
+            name.lower(): value for name, value in headers.items() if name.lower() in ("traceparent", "tracestate")
+        }
         span = self._tracer.start_span(
             route, context=self._extract(carrier), kind=self._kind, attributes={"http.route": route}
         )

@@ -112,7 +112,9 @@ def _count(tensor: InferInput) -> int:
 def _from_json(tensor: InferInput, count: int) -> Any:
     flat = list(_leaves(tensor.data))
     if len(flat) != count:
-        raise InputError(f"{tensor.name:.60}: expected {count} elements for shape {list(tensor.shape)}, got {len(flat)}")
+        raise InputError(
+            f"{tensor.name:.60}: expected {count} elements for shape {list(tensor.shape)}, got {len(flat)}"
+        )
     if tensor.datatype == BYTES:
         if any(not isinstance(leaf, str) for leaf in flat):
             raise InputError(f"{tensor.name:.60}: expected texts")
