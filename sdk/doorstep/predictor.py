@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from doorstep.explain import Explanation
+
 
 class LoadOptions(Record):
     """The settings of `Predictor.load` that few callers need.
@@ -135,6 +137,39 @@ class Predictor:
         pending = iter(items)
         while chunk := list(islice(pending, batch_size)):
             yield from self.predict_many(chunk, batch_size=batch_size)
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Turn items into rows for `answer`, for callers that batch by themselves.
+
+        Raises:
+            InputError: an item is wrong; its place is named.
+        """
+        return self._task.prepare(items)
+
+    def length(self, row: Any) -> int:
+        """Return the work a prepared row makes; rows of like length share a batch."""
+        return self._task.length(row)
+
+    def answer(self, rows: Sequence[Any]) -> list[Any]:
+        """Answer prepared rows as one batch, in the order given.
+
+        Raises:
+            InputError: the rows cannot share a batch.
+            EngineError: the engine failed.
+        """
+        return self._task.results(self._session.run(self._task.collate(rows)))
+
+    def explain(self, item: Any, *, label: str | None = None, max_parts: int = 64) -> Explanation:
+        """Say what in the item speaks for a label, the best one where none is named: see `doorstep.explain`.
+
+        Raises:
+            InputError: the item is wrong, or the model has no such label.
+            UsageError: this task cannot be explained, or `max_parts` is out of range.
+            EngineError: the engine failed.
+        """
+        from doorstep.explain import explain
+
+        return explain(self._session, self._task, item, label, max_parts)
 
     @property
     def manifest(self) -> Manifest:

@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("doorstep.cli.doctor", "what this device is, and what would be chosen on it"),
     "check": ("doorstep.cli.check", "prove a bundle on this device: answers, tokens, budgets"),
     "bench": ("doorstep.cli.bench", "measure a bundle on this device: latency, throughput, memory"),
+    "serve": ("doorstep.cli.serve", "answer over HTTP: REST, GraphQL, a page to try it"),
     "keygen": ("doorstep.cli.keygen", "make a pair of signing keys"),
     "sign": ("doorstep.cli.sign", "sign a bundle"),
     "pack": ("doorstep.cli.pack", "bundle folder → single file"),

@@ -72,6 +72,15 @@ class ImageClassification:
     def results(self, fetches: Fetches) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))
 
+    def of_every_label(self) -> "ImageClassification":
+        """Return this task with results that list every class."""
+        return ImageClassification(self._options, self._spec, self._labeller.of_every_label())
+
+    def pixels(self, item: Any) -> Array:
+        """Return an item as the pixels the model sees: [height, width, 3] uint8."""
+        picture = _open(item, 0).resize((self._options.width, self._options.height), self._resample)
+        return np.asarray(picture)
+
     def _tensor(self, item: Any, place: int) -> Array:
         options = self._options
         picture = _open(item, place).resize((options.width, options.height), self._resample)

@@ -44,6 +44,15 @@ class Labeller:
         self._lowest = [options.thresholds.get(label, default) for label in options.labels]
         self._count = min(options.top_k, len(options.labels))
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+        return self._options.labels
+
+    def of_every_label(self) -> "Labeller":
+        """Return one whose results list every class, however few this one lists."""
+        return Labeller(self._options._replace(top_k=len(self._options.labels)))
+
     def classify(self, logits: Array) -> list[Classification]:
         """Return one classification a row of `logits` [batch, classes] float."""
         options = self._options

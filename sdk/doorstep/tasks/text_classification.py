@@ -47,6 +47,10 @@ class TextClassification:
     def results(self, fetches: Fetches) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
 
+    def of_every_label(self) -> "TextClassification":
+        """Return this task with results that list every class."""
+        return TextClassification(self._encoder, self._labeller.of_every_label())
+
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TextClassification:
     """Load tokenizer and labels from the bundle."""

@@ -1,0 +1,205 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+let language = (localStorage.getItem("language") || navigator.language || "en").startsWith("zh") ? "zh" : "en";
+let models = [];
+let last = null;
+
+const say = (key) => WORDS[language][key];
+const model = () => models.find((one) => one.name === $("model").value);
+const kind = () => (!model() ? "text" : model().task.startsWith("image-") ? "picture" : model().task === "tensors" ? "tensors" : "text");
+const nameOf = (label) => ((model().display_names || {})[language] || {})[label] || label;
+
+function headers(more) {
+  const token = $("token").value.trim();
+  return Object.assign(token ? { Authorization: "Bearer " + token } : {}, more);
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    throw new Error(say("offline"));
+  }
+  if (response.status === 401) {
+    $("for-token").hidden = false;
+    $("token").focus();
+    throw new Error(say("locked"));
+  }
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail || String(response.status));
+  return body;
+}
+
+function trouble(text) {
+  $("trouble").textContent = text;
+  $("trouble").hidden = !text;
+}
+
+function translate() {
+  document.documentElement.lang = language;
+  for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
+  for (const node of document.querySelectorAll("[data-language]")) {
+    node.setAttribute("aria-pressed", String(node.dataset.language === language));
+  }
+  $("examples").replaceChildren(...say("samples").map((text) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.addEventListener("click", () => { $("text").value = text; send(); });
+    return button;
+  }));
+  if (last) show(last);
+}
+
+function choose() {
+  for (const one of ["text", "picture", "tensors"]) $("for-" + one).hidden = kind() !== one;
+  document.querySelector(".check").hidden = kind() === "tensors";
+  $("answer").hidden = true;
+  last = null;
+  trouble("");
+}
+
+function bodyOf() {
+  if (kind() === "picture") {
+    const file = $("file").files[0];
+    if (!file) return null;
+    const form = new FormData();
+    form.append("items", file);
+    return { body: form, headers: headers({}) };
+  }
+  const text = kind() === "tensors" ? $("json").value : $("text").value;
+  if (!text.trim()) return null;
+  let item = text.trim();
+  if (kind() === "tensors") {
+    try { item = JSON.parse(text); } catch (error) { throw new Error(say("badJson")); }
+  }
+  return { body: JSON.stringify({ items: [item] }), headers: headers({ "Content-Type": "application/json" }) };
+}
+
+async function send() {
+  trouble("");
+  try {
+    if (!model()) await load();
+    const request = bodyOf();
+    if (!request) return trouble(say("empty"));
+    $("send").disabled = true;
+    const path = "v1/models/" + encodeURIComponent(model().name);
+    const start = performance.now();
+    const answer = await ask(path + ":predict", { method: "POST", ...request });
+    const all = performance.now() - start;
+    const wantsWhy = $("explain").checked && kind() !== "tensors";
+    const item = kind() === "text" ? $("text").value.trim() : null;
+    last = { answer, all, item, because: null };
+    show(last);
+    if (wantsWhy && answer.results[0].scores) {
+      last.because = (await ask(path + ":explain", { method: "POST", ...request })).results[0];
+      show(last);
+    }
+  } catch (error) {
+    $("answer").hidden = true;
+    trouble(error.message);
+  } finally {
+    $("send").disabled = false;
+  }
+}
+
+function show({ answer, all, item, because }) {
+  const result = answer.results[0];
+  const scores = result.scores || [];
+  $("label").textContent = result.scores ? (result.label === null ? say("unsure") : nameOf(result.label)) : "";
+  $("scores").replaceChildren(...scores.map(({ label, score }) => {
+    const row = document.createElement("li");
+    const name = document.createElement("span");
+    const bar = document.createElement("meter");
+    const number = document.createElement("span");
+    name.className = "name";
+    number.className = "number";
+    name.textContent = nameOf(label);
+    bar.value = score;
+    bar.setAttribute("aria-label", nameOf(label));
+    number.textContent = (100 * score).toFixed(1) + " %";
+    row.append(name, bar, number);
+    return row;
+  }));
+  $("raw").hidden = Boolean(result.scores);
+  $("raw").textContent = result.scores ? "" : JSON.stringify(result, null, 1);
+  showWhy(because, item);
+  const times = say("took").replace("{all}", all.toFixed(0)).replace("{model}", answer.ms.toFixed(1));
+  $("took").textContent = `${times} · ${say("by")} ${answer.runtime} · ${say("variant")} ${answer.variant} · ${answer.model}, ${say("version")} ${answer.version}`;
+  $("answer").hidden = false;
+}
+
+function tint(weight, most) {
+  const strength = most ? Math.min(1, Math.abs(weight) / most) : 0;
+  return strength < 0.05 ? "transparent" : `rgba(var(--${weight > 0 ? "for" : "against"}), ${(0.1 + 0.5 * strength).toFixed(2)})`;
+}
+
+function showWhy(because, item) {
+  $("because").hidden = !because;
+  if (!because) return;
+  const parts = because.parts, regions = because.regions;
+  const most = Math.max(0, ...[...parts, ...regions].map((part) => Math.abs(part.weight)));
+  $("words").hidden = parts.length === 0;
+  $("regions").hidden = regions.length === 0;
+  const letters = Array.from(item || "");
+  const nodes = [];
+  let place = 0;
+  for (const part of parts) {
+    nodes.push(letters.slice(place, part.start).join(""));
+    const mark = document.createElement("mark");
+    mark.textContent = letters.slice(part.start, part.end).join("");
+    mark.style.background = tint(part.weight, most);
+    mark.title = part.weight.toFixed(3);
+    nodes.push(mark);
+    place = part.end;
+  }
+  nodes.push(letters.slice(place).join(""));
+  $("words").replaceChildren(...nodes);
+  $("tiles").replaceChildren(...regions.map((region) => {
+    const tile = document.createElement("i");
+    for (const side of ["left", "top", "width", "height"]) tile.style[side] = 100 * region[side] + "%";
+    tile.style.background = tint(region.weight, most);
+    return tile;
+  }));
+}
+
+async function load() {
+  const found = await ask("v1/models", { headers: headers({}) });
+  models = found.models;
+  $("model").replaceChildren(...models.map((one) => {
+    const option = document.createElement("option");
+    option.textContent = option.value = one.name;
+    return option;
+  }));
+  document.querySelector(".model").hidden = models.length < 2;
+  choose();
+}
+
+function picked() {
+  const file = $("file").files[0];
+  if (!file) return;
+  if ($("shown").src) URL.revokeObjectURL($("shown").src);
+  $("shown").src = URL.createObjectURL(file);
+  send();
+}
+
+$("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
+$("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+});
+$("model").addEventListener("change", choose);
+$("file").addEventListener("change", picked);
+$("drop").addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); } });
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  $("drop").addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop" && event.dataTransfer.files.length) { $("file").files = event.dataTransfer.files; picked(); }
+  });
+}
+for (const button of document.querySelectorAll("[data-language]")) {
+  button.addEventListener("click", () => { language = button.dataset.language; localStorage.setItem("language", language); translate(); });
+}
+translate();
+load().catch((error) => trouble(error.message));
