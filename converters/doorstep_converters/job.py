@@ -16,12 +16,19 @@ class Training:
     Attributes:
         is_forced: give the checkpoint a new head even though it has one.
         epochs: passes over the training data; None chooses by its size.
+        learning_rate: None takes what the method is usually happy with.
+        method: a key of `finetune.methods.METHODS`.
+        teacher: checkpoint whose probabilities are learnt instead of the training labels.
+        processes: more than one train together, each on a GPU of its own.
     """
 
     is_forced: bool = False
     epochs: float | None = None
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     seed: int = 20261124
+    method: str = "full"
+    teacher: str | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
