@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from doorstep.manifest import Manifest, Measured
+from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.data import Columns
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
@@ -20,6 +21,7 @@ class Training:
         method: a key of `finetune.methods.METHODS`.
         teacher: checkpoint whose probabilities are learnt instead of the training labels.
         processes: more than one train together, each on a GPU of its own.
+        mixup: alpha of the distribution that shares for mixing embeddings are drawn from; 0 mixes nothing.
     """
 
     is_forced: bool = False
@@ -29,6 +31,7 @@ class Training:
     method: str = "full"
     teacher: str | None = None
     processes: int = 1
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Job:
         max_length: tokens a text keeps; None chooses from the data.
         cache: kept stages; shared by all converts.
         key: private key to sign with.
+        augment: more training texts to make; None for none.
         display_names: locale to label to the name people read.
     """
 
@@ -64,6 +68,7 @@ class Job:
     is_pickle_allowed: bool = False
     eval_limit: int = 1000
     display_names: dict[str, dict[str, str]] = field(default_factory=dict)
+    augment: AugmentPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from typing import Any
 from doorstep.device import Device
 from doorstep.errors import DataError, ParityError, UsageError
 from doorstep.manifest import FORMAT, Manifest
+from doorstep_converters.augment.stage import augment_stage, read_corpus
 from doorstep_converters.card import model_card
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
-from doorstep_converters.data import DataSet, load_data
+from doorstep_converters.data import DataSet, Row, load_data
 from doorstep_converters.evaluation import choose_golden, golden_examples, plan_evaluation
 from doorstep_converters.finetune.stage import finetune_stage
 from doorstep_converters.foresight import choices
@@ -97,10 +98,17 @@ def _with_head(job: Job, source: Checkpoint, data: DataSet | None, bench: Workbe
         raise DataError(f"{source.source}: it has no classification head; give labelled texts with --data to train one")
     if not data.train:
         raise DataError(f"{data.source}: no training split to learn from; expected rows with split train")
-    stage = finetune_stage(source, data, job.training, bench.work, is_pickle_allowed=job.is_pickle_allowed)
+    extra = _augmented(job, data, bench)
+    stage = finetune_stage(source, data, job.training, bench.work, extra, is_pickle_allowed=job.is_pickle_allowed)
     output = bench.run(stage, threads=bench.cores)
     trained = find_checkpoint(str(output.folder / "checkpoint"))
     return replace(trained, source=source.source, licence=trained.licence or source.licence)
+
+
+def _augmented(job: Job, data: DataSet, bench: Workbench) -> list[Row]:
+    if job.augment is None:
+        return []
+    return read_corpus(bench.run(augment_stage(data, job.augment, job.training.seed, bench.work), bench.cores).folder)
 
 
 def _options(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Augmentation as a stage: a data file and a plan in, `corpus.jsonl` out."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from doorstep_converters.augment.plan import AugmentPlan, check_plan
 from doorstep_converters.augment.sift import Judge, Sieve, plain_counts
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.data import DataSet, Row
-from doorstep_converters.stages import Stage
+from doorstep_converters.stages import Output, Stage
 from doorstep_converters.worker import Channel
 
 CORPUS = "corpus.jsonl"
@@ -49,6 +50,30 @@ def make(out: Path, channel: Channel, data: str, plan: dict[str, Any], seed: int
             file.write(json.dumps(asdict(row)) + "\n")
             channel.progress(min(1.0, (number + 1) / goal))
     return {"counts": plain_counts(sieve.counts)}
+
+
+def measure(out: Path, channel: Channel, corpus: str, data: str, seed: int) -> dict[str, Any]:
+    """Measure what each transform of a corpus brings to a fast student on the dev split; a job of `stages`."""
+    from doorstep_converters.augment.ablation import ablate
+
+    content = json.loads(Path(data).read_text(encoding="utf-8"))
+    made: dict[str, list[tuple[str, str]]] = {}
+    with open(Path(corpus) / CORPUS, encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            if row["label"] is not None:
+                made.setdefault(row["transform"], []).append((row["text"], row["label"]))
+    train, dev = ([(text, label) for text, label in content[split]] for split in ("train", "dev"))
+    return ablate(train, made, dev, seed)
+
+
+def ablate_stage(data: DataSet, made: Output, seed: int, work: Path) -> Stage:
+    """Return the stage that measures what `made`, the output of `augment_stage`, brings."""
+    splits = {name: [[row.text, row.label] for row in getattr(data, name)] for name in ("train", "dev")}
+    splits["dev"] = splits["dev"] or [[row.text, row.label] for row in data.test]
+    texts = work / "ablation.json"
+    texts.write_text(json.dumps(splits), encoding="ascii")
+    arguments = {"corpus": str(made.folder), "data": str(texts), "seed": seed}
+    return Stage("ablation", "doorstep_converters.augment.stage:measure", arguments, (made.digest, data.digest))
 
 
 def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> Stage:
@@ -95,8 +120,6 @@ def _judge(plan: AugmentPlan, labels: Sequence[str]) -> Judge | None:
 
 def _digest(path: Path) -> str:
     """Return a digest over a file, or over the files of a folder."""
-    import hashlib
-
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():

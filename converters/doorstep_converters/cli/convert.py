@@ -7,6 +7,7 @@ from pathlib import Path
 
 from doorstep.cli.output import print_json
 from doorstep.errors import DataError
+from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
 from doorstep_converters.cli.training import add_training_arguments, training_of
 from doorstep_converters.data import Columns
 from doorstep_converters.job import Job
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eval-limit", type=int, default=1000, help="items taken of each held-out split")
     parser.add_argument("--retrain", action="store_true", help="give the checkpoint a new head, learnt from the data")
     add_training_arguments(parser)
+    add_augment_arguments(parser)
     parser.add_argument("--display-names", type=Path, action="append", default=[], metavar="labels.zh.json")
     parser.add_argument("--sign", type=Path, metavar="KEY", help="private key made by doorstep keygen")
     parser.add_argument("--allow-pickle", action="store_true", help="load weights that can run code; know their origin")
@@ -73,6 +75,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         key=arguments.sign,
         is_pickle_allowed=arguments.allow_pickle,
         eval_limit=arguments.eval_limit,
+        augment=plan_of(arguments),
         display_names=dict(_display_names(path) for path in arguments.display_names),
     )
 

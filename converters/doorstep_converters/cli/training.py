@@ -17,6 +17,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes that train together, one a GPU (accelerate launch)"
     )
+    parser.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA", help="mix embeddings, for example 0.2")
 
 
 def training_of(arguments: argparse.Namespace, is_forced: bool) -> Training:
@@ -29,4 +30,5 @@ def training_of(arguments: argparse.Namespace, is_forced: bool) -> Training:
         arguments.finetune,
         arguments.teacher,
         arguments.processes,
+        arguments.mixup,
     )

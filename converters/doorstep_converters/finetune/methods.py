@@ -34,11 +34,13 @@ class Method:
         learning_rate: what the method is usually happy with.
         prepare: freezes and adds to a loaded classifier; returns what the Trainer trains.
         finish: returns the model to save, as transformers or doorstep can load it.
+        can_mix: takes mixed embeddings in place of tokens.
     """
 
     learning_rate: float
     prepare: "Callable[[Any, int], Any]"
     finish: Callable[[Any], Any]
+    can_mix: bool = True
 
 
 def find_method(name: str) -> Method:
@@ -194,8 +196,8 @@ METHODS: dict[str, Method] = {
     "full": Method(1e-4, _full, _same),
     "lora": Method(1e-3, _lora, _merge),
     "adalora": Method(2e-3, _adalora, _merge),
-    "adapter": Method(1e-3, _adapter, _same),
-    "prefix": Method(1e-2, _prefix, _unwrap_prefix),
-    "prompt": Method(1e-2, _prompt, _unwrap_prompt),
+    "adapter": Method(1e-3, _adapter, _same, can_mix=False),
+    "prefix": Method(1e-2, _prefix, _unwrap_prefix, can_mix=False),
+    "prompt": Method(1e-2, _prompt, _unwrap_prompt, can_mix=False),
     "head": Method(3e-3, _head, _same),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithPadding, set_seed
 
-from doorstep.errors import ConversionError, DataError
+from doorstep.errors import ConversionError, DataError, UsageError
 from doorstep_converters.ask import ask, labels_of
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.finetune.load import load_for_training
@@ -57,6 +57,8 @@ def train(
     start = time.monotonic()
     folder, run = Path(checkpoint), (channel.kept or out) / "run"
     method = find_method(options.get("method", "full"))
+    if options.get("mixup") and not method.can_mix:
+        raise UsageError(f"finetune: {options['method']} cannot mix embeddings; leave --mixup out, or use lora or full")
     tokenizer = load_tokenizer(folder)
     splits: dict[str, list[list[Any]]] = json.loads(Path(data).read_text(encoding="utf-8"))
     if options.get("teacher"):
@@ -136,6 +138,7 @@ def _trainer(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
         callbacks=callbacks(channel, options.get("save_every_s", SAVE_EVERY_S)),
+        mixup=options.get("mixup", 0.0),
     )
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from doorstep_converters.augment.mixing import mixup
 from doorstep_converters.worker import Channel
 
 SAVE_EVERY_S = 60.0
@@ -28,8 +29,9 @@ class Diverged(ArithmeticError):
 class GuardedTrainer(Trainer):
     """Takes class numbers or distributions as labels, and stops at the first loss that is no number."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, mixup: float = 0.0, **settings: Any) -> None:
         super().__init__(**settings)
+        self._mixup = mixup
         self.model_accepts_loss_kwargs = False  # the mean is taken here, and divided by the accumulated batches there
 
     def compute_loss(
@@ -37,9 +39,21 @@ class GuardedTrainer(Trainer):
     ) -> Any:
         """Return the cross entropy with labels [batch] of class numbers, or [batch, classes] of probabilities."""
         labels = inputs.pop("labels")
+        if self._mixup and model.training:
+            inputs, labels = self._mix(model, inputs, labels)
         outputs = model(**inputs)
         loss = functional.cross_entropy(outputs.logits, labels)
         return (loss, outputs) if return_outputs else loss
+
+    def _mix(self, model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
+        """Mix the batch's embeddings; drawn by the step's number, so that a run that goes on mixes the same."""
+        bare = self.accelerator.unwrap_model(model)
+        words = bare.get_input_embeddings()(inputs["input_ids"])  # [batch, sequence, size]
+        if labels.dim() == 1:
+            labels = functional.one_hot(labels, bare.config.num_labels).to(words.dtype)  # [batch, classes]
+        generator = torch.Generator().manual_seed(self.args.seed + self.state.global_step)
+        mixed, mask, labels = mixup(words, inputs["attention_mask"], labels, self._mixup, generator)
+        return {"inputs_embeds": mixed, "attention_mask": mask}, labels
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Do one step.
