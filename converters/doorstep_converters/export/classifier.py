@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from doorstep_converters.students import register
 from doorstep_converters.finetune.tuned import register
 
 # Additive attention masks, mildest first. exp(-40) is below the resolution of fp32 sums of probabilities, and unlike
