@@ -39,6 +39,8 @@ class Job:
         cache: kept stages; shared by all converts.
         key: private key to sign with.
         display_names: locale to label to the name people read.
+        temperature: logits are divided by it, on the device as well (greater than 0).
+        card: Markdown that is put behind the model card.
     """
 
     checkpoint: str
@@ -57,6 +59,8 @@ class Job:
     is_pickle_allowed: bool = False
     eval_limit: int = 1000
     display_names: dict[str, dict[str, str]] = field(default_factory=dict)
+    temperature: float = 1.0
+    card: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -88,7 +89,9 @@ class StageRunner:
             return kept
         shutil.rmtree(folder, ignore_errors=True)
         with folder_aside(folder) as aside:
+            start = time.monotonic()
             result = self._spawn(stage, aside, report, threads)
+            result.setdefault("seconds", round(time.monotonic() - start, 2))
             index = {"result": result, "files": _digests(aside)}
             (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
         made = _recall(folder)

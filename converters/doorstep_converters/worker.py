@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import resource
 import sys
 import traceback
 from pathlib import Path
@@ -22,7 +23,9 @@ class Channel:
         self._send({"progress": round(share, 4)})
 
     def result(self, value: dict[str, Any]) -> None:
-        self._send({"result": value})
+        """Send what came of the job, with the memory it took."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self._send({"result": {"peak_rss_mib": round(peak), **value}})
 
     def _send(self, message: dict[str, Any]) -> None:
         self._stream.write(json.dumps(message) + "\n")
