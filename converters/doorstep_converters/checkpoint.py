@@ -127,10 +127,14 @@ def _check_architecture(folder: Path, config: dict[str, Any], model_type: str) -
     is_encoder = not (config.get("is_decoder") or config.get("is_encoder_decoder"))
     causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or [])
 <<<<<<< HEAD
+<<<<<<< HEAD
     is_known = model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or model_type.startswith("doorstep-")
 =======
     is_known = model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or model_type in STUDENTS
 >>>>>>> students
+=======
+    is_known = model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or model_type.startswith("doorstep-")
+>>>>>>> search
     if is_known and is_encoder and not causal:
         return
     raise CheckpointError(
@@ -165,7 +169,7 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...] | None:
 
 def _max_length(folder: Path, config: dict[str, Any]) -> int:
     limits = [int(config.get("max_position_embeddings") or 512)]
-    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+    if str(config.get("model_type")).endswith(("roberta", "camembert")):
         limits[0] -= int(config.get("pad_token_id") or 1) + 1  # positions start behind the padding id
     if config.get("position_biased_input") is False:
         limits = [512]

@@ -91,6 +91,17 @@ def load_data(source: Path, columns: Columns | None = None) -> DataSet:
     return data
 
 
+def read_column(source: Path, column: str, text: str | None = None) -> dict[str, str]:
+    """Map each text to what another column holds beside it; "" where that is empty.
+
+    Raises:
+        DataError: missing, unreadable, or without that column.
+    """
+    paths = list(_split_files(source).values()) if source.is_dir() else [source]
+    wanted = Columns(text, column)
+    return {row.text: row.label for path in paths for row in _read_file(path, wanted, "train", is_label_needed=False)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     text: str
@@ -111,7 +122,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_file(path: Path, columns: Columns, split: str) -> list[_Found]:
+def _read_file(path: Path, columns: Columns, split: str, is_label_needed: bool = True) -> list[_Found]:
     kind = next((ending for ending in _FORMATS if path.name.lower().endswith(ending)), None)
     if kind is None:
         raise DataError(f"{path}: expected one of {', '.join(_FORMATS)}")
@@ -121,7 +132,10 @@ def _read_file(path: Path, columns: Columns, split: str) -> list[_Found]:
             records = (
                 _json_lines(file, path) if ".jsonl" in kind else _table(file, path, "\t" if "tsv" in kind else ",")
             )
-            return [_found(record, path, number, columns, split) for number, record in enumerate(records, 1)]
+            return [
+                _found(record, path, number, columns, split, is_label_needed)
+                for number, record in enumerate(records, 1)
+            ]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8, byte {error.start} is none; convert it: iconv -t utf-8") from error
     except (OSError, EOFError, zlib.error, csv.Error) as error:
@@ -151,12 +165,16 @@ def _json_lines(file: Any, path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _found(record: dict[str, Any], path: Path, number: int, columns: Columns, split: str) -> _Found:
+def _found(
+    record: dict[str, Any], path: Path, number: int, columns: Columns, split: str, is_label_needed: bool
+) -> _Found:
     text = record.get(_column(record, columns.text, _TEXT_COLUMNS, "text", path))
     label = record.get(_column(record, columns.label, _LABEL_COLUMNS, "label", path))
+    if not is_label_needed:
+        label = "" if label is None else str(label)
     if not isinstance(text, str) or not isinstance(label, (str, int)):
         raise DataError(f"{path}: row {number}: expected a text and a label, got {text!r:.40} and {label!r:.40}")
-    if not str(label).strip():
+    if is_label_needed and not str(label).strip():
         raise DataError(f"{path}: row {number}: the label is empty")
     named = split or str(record.get(columns.split) or "")
     named = {"validation": "dev", "valid": "dev", "val": "dev"}.get(named, named)

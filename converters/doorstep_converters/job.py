@@ -50,6 +50,8 @@ class Job:
         key: private key to sign with.
         augment: more training texts to make; None for none.
         display_names: locale to label to the name people read.
+        temperature: logits are divided by it, on the device as well (greater than 0).
+        card: Markdown that is put behind the model card.
     """
 
     checkpoint: str
@@ -68,7 +70,12 @@ class Job:
     is_pickle_allowed: bool = False
     eval_limit: int = 1000
     display_names: dict[str, dict[str, str]] = field(default_factory=dict)
+<<<<<<< HEAD
     augment: AugmentPlan | None = None
+=======
+    temperature: float = 1.0
+    card: str = ""
+>>>>>>> search
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,11 @@ from typing import Any
 from doorstep.device import Device
 from doorstep.errors import DataError, ParityError, UsageError
 from doorstep.manifest import FORMAT, Manifest
+<<<<<<< HEAD
 from doorstep_converters.augment.stage import augment_stage, read_corpus
+=======
+from doorstep_converters.calibration_error import tempered
+>>>>>>> search
 from doorstep_converters.card import model_card
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, Row, load_data
@@ -44,11 +48,12 @@ def convert(job: Job, watch: Watch) -> Report:
     source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
     name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
     check_place(job.out / f"{name}.bundle")
-    with _lock(job.out, name), _workbench(job, name, watch) as bench:
-        checkpoint = _with_head(job, source, data, bench)
+    with _lock(job.out, name), workbench(job, name, watch) as bench:
+        checkpoint = with_head(job, source, data, bench)
         labels = checkpoint.labels or ()
         evaluation = plan_evaluation(data, labels, job.eval_limit)
         trial = bench.prepare(checkpoint, evaluation, _options(job, checkpoint), target.can_saturate)
+        trial.expected = tempered(trial.expected, job.temperature)
         candidates = bench.measure(trial, bench.try_all(trial, plans, job.bound))
         survivors = [candidate for candidate in candidates if not candidate.failure]
         provenance = _provenance(source, data)
@@ -90,8 +95,12 @@ def _plans(job: Job, target: Target) -> list[VariantPlan]:
     return [plan for plan in plans if {plan.name, plan.runtime} & set(job.variants)]
 
 
-def _with_head(job: Job, source: Checkpoint, data: DataSet | None, bench: Workbench) -> Checkpoint:
-    """Return `source`, or what fine-tuning made of it where it has no head for these labels."""
+def with_head(job: Job, source: Checkpoint, data: DataSet | None, bench: Workbench) -> Checkpoint:
+    """Return `source`, or what fine-tuning made of it where it has no head for these labels.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
     if source.labels is not None and not job.training.is_forced:
         return source
     if data is None:
@@ -117,6 +126,8 @@ def _options(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
         if not 8 <= job.max_length <= checkpoint.max_length:
             raise UsageError(f"max-length: expected 8 to {checkpoint.max_length}, got {job.max_length}")
         options["max_length"] = job.max_length
+    if job.temperature != 1.0:
+        options["temperature"] = job.temperature
     if job.display_names:
         options["display_names"] = job.display_names
     return options
@@ -147,7 +158,7 @@ def _pack(
         head=head,
         shared={"tokenizer.json": trial.tokenizer},
         variants={candidate.plan.name: trial.artifact(candidate.plan) for candidate in survivors},
-        documents={"README.md": model_card(head)},
+        documents={"README.md": model_card(head) + job.card},
         golden=golden(examples, trial.tolerances(survivors, places)),
     )
     return write_bundle(job.out / f"{name}.bundle", contents, job.key)
@@ -182,7 +193,8 @@ def _lock(out: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _workbench(job: Job, name: str, watch: Watch) -> Iterator[Workbench]:
+def workbench(job: Job, name: str, watch: Watch) -> Iterator[Workbench]:
+    """Yield what runs the stages of one job; all of them end with the context."""
     job.cache.mkdir(parents=True, exist_ok=True)
     runner = StageRunner(job.cache.resolve(), (job.out / f"{name}.logs").resolve())
     with tempfile.TemporaryDirectory(dir=job.cache.resolve(), prefix="work-") as work:

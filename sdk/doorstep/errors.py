@@ -6,6 +6,7 @@
     │   ├── IntegrityError        bytes on disk are not the bytes the manifest lists
     │   └── SignatureError        no valid signature by a trusted key
     ├── ConversionError           a checkpoint did not become a bundle
+    │   ├── BudgetError           no candidate keeps to the budget; the nearest are in the message
     │   ├── CheckpointError       the checkpoint cannot be read or is of no supported kind
     │   ├── DataError             the labelled data cannot be used
     │   └── ParityError           no variant answers like the checkpoint
@@ -41,6 +42,10 @@ class SignatureError(BundleError):
 
 class ConversionError(DoorstepError):
     """A checkpoint did not become a bundle."""
+
+
+class BudgetError(ConversionError):
+    """No candidate keeps to the budget."""
 
 
 class CheckpointError(ConversionError):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from doorstep_converters import prune
 from doorstep_converters.students import register
 from doorstep_converters.finetune.tuned import register
 
@@ -80,6 +81,8 @@ def _padded_feeds(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
 def load_model(folder: Path, is_pickle_allowed: bool = False) -> Any:
     """Load a sequence-classification model in fp32, in eval mode."""
     from transformers import AutoModelForSequenceClassification
+
+
 
     register()
     model = AutoModelForSequenceClassification.from_pretrained(

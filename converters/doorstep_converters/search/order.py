@@ -1,0 +1,85 @@
+"""What a search is asked to do."""
+
+from dataclasses import dataclass, field
+
+from doorstep.errors import UsageError
+from doorstep_converters.budget import Budget
+from doorstep_converters.job import Job
+from doorstep_converters.search.space import RATES, Choice, check_student, default_students, has_augmentation
+from doorstep_converters.targets import find_target
+
+PREFERENCES = ("accuracy", "speed", "size")
+_FAST = ("onnx-int8", "tflite-int8", "numpy-int8-weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One search.
+
+    Attributes:
+        job: checkpoint, data, target and where the bundle goes.
+        students: names to try; augmented: with and without augmented texts.
+        rungs: training steps after which students are compared and the worse ones stopped; the last trains to the end
+            where it is 0.
+        trials: most choices that are tried; minutes: after which no further one is begun.
+        prefer: what decides among candidates within the budget; "" chooses what the budget does not bound.
+        price_per_hour: of this machine, in whatever money; 0 for none.
+        slice_column: column of the data whose values are slices.
+        workers: processes that try choices at once, on machines of a Ray cluster; 0 tries them here, one by one.
+    """
+
+    job: Job
+    budget: Budget
+    students: tuple[str, ...] = ()
+    augmented: tuple[bool, ...] = ()
+    rungs: tuple[int, ...] = (150, 500, 0)
+    trials: int = 16
+    minutes: float = 12.0
+    prefer: str = ""
+    price_per_hour: float = 0.0
+    slice_column: str = ""
+    seed: int = 20261124
+    workers: int = 0
+    variants: tuple[str, ...] = field(default=())
+
+    def choices(self) -> list[Choice]:
+        """Return the choices that are tried first, in their order; the sampler adds others behind them."""
+        with_texts = sorted(self.augmented or default_augmented(), reverse=True)
+        return [
+            Choice(student, augmented) for augmented in with_texts for student in self.students or default_students()
+        ]
+
+    def rates(self) -> tuple[float, ...]:
+        return RATES
+
+    def wanted_variants(self) -> tuple[str, ...]:
+        """Return the variants that candidates are measured as."""
+        names = [plan.name for plan in (*find_target(self.job.target).plans,)]
+        return self.variants or self.job.variants or tuple(name for name in names if name in _FAST)
+
+
+def default_augmented() -> tuple[bool, ...]:
+    """Return whether to try with and without augmented texts."""
+    return (True, False) if has_augmentation() else (False,)
+
+
+def check_order(order: Order) -> None:
+    """Refuse what cannot be searched.
+
+    Raises:
+        UsageError: a student, target, rung or preference that is none.
+    """
+    find_target(order.job.target)
+    for name in order.students:
+        check_student(name)
+    steps = [step for step in order.rungs if step]
+    if not order.rungs or steps != sorted(set(steps)) or 0 in order.rungs[:-1] or min(order.rungs) < 0:
+        raise UsageError(f"rungs: expected rising numbers of steps, 0 at the end for all, got {list(order.rungs)}")
+    if order.prefer not in ("", *PREFERENCES):
+        raise UsageError(f"prefer: expected {', '.join(PREFERENCES)}, got {order.prefer!r:.40}")
+    if order.trials < 1 or not order.minutes > 0 or order.price_per_hour < 0 or order.workers < 0:
+        raise UsageError(
+            "search: expected one trial or more, minutes above 0, no negative price and no negative workers"
+        )
+    if any(order.augmented) and not has_augmentation():
+        raise UsageError("augmented: this installation cannot augment texts; leave it out")

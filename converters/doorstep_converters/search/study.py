@@ -1,0 +1,138 @@
+"""The order in which choices are tried: Optuna's sampler, successive halving, and a journal that outlives a kill."""
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from doorstep.errors import ConversionError
+from doorstep_converters.search.front import Point, Tried
+from doorstep_converters.search.order import Order
+from doorstep_converters.search.space import Choice, PruneSpec
+from doorstep_converters.search.steps import Steps
+
+_DOUBLING = 0.25  # points of accuracy that half the size is worth while students are compared
+_ALLOWED = 0.5  # points that may be lost where the budget has no bound
+_RECORD = "tried"
+
+
+class Study:
+    """A search that goes on where it stopped; several processes may work on one journal."""
+
+    def __init__(self, order: Order, steps: Steps) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._order = order
+        self._steps = steps
+        folder = order.job.cache / "search"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.journal = folder / f"{_key(order, steps)}.journal"
+        self._study = optuna.create_study(
+            study_name="search",
+            storage=JournalStorage(JournalFileBackend(str(self.journal))),
+            sampler=optuna.samplers.TPESampler(seed=order.seed, n_startup_trials=len(order.choices())),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+            direction="minimize",
+            load_if_exists=True,
+        )
+
+    def enqueue(self) -> None:
+        """Line up the choices to try first, and again those that a kill interrupted."""
+        for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._study.enqueue_trial(trial.params)
+        for choice in self._order.choices():
+            self._study.enqueue_trial(asdict(choice), skip_if_exists=True)
+
+    def work(self) -> None:
+        """Try choices until there were enough of them or time is up."""
+        deadline = time.monotonic() + 60 * self._order.minutes
+        while self._finished() < self._order.trials and time.monotonic() < deadline:
+            trial = self._study.ask()
+            choice = self._choice(trial)
+            start = time.monotonic()
+            try:
+                tried = self._try(trial, choice)
+            except ConversionError as error:
+                tried = Tried(choice.name, "failed", str(error))
+            record = {**asdict(tried), "seconds": round(time.monotonic() - start, 1)}
+            trial.set_user_attr(_RECORD, record)
+            score = min((self._score(point) for point in tried.points), default=None)
+            state = {"stopped": TrialState.PRUNED, "measured": TrialState.COMPLETE}.get(tried.state, TrialState.FAIL)
+            if state == TrialState.COMPLETE:
+                self._study.tell(trial, score)
+            else:
+                self._study.tell(trial, state=state)
+
+    def tried(self) -> list[Tried]:
+        """Return what came of every choice, each once, in the order they were tried."""
+        found: dict[str, Tried] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            if _RECORD in trial.user_attrs:
+                tried = Tried.from_plain(trial.user_attrs[_RECORD])
+                found[tried.choice] = tried
+        return list(found.values())
+
+    def _finished(self) -> int:
+        return sum(_RECORD in trial.user_attrs for trial in self._study.get_trials(deepcopy=False))
+
+    def _choice(self, trial: optuna.Trial) -> Choice:
+        names = list(dict.fromkeys(choice.student for choice in self._order.choices()))
+        augmented = sorted({choice.is_augmented for choice in self._order.choices()})
+        return Choice(
+            trial.suggest_categorical("student", names),
+            trial.suggest_categorical("is_augmented", augmented),
+            trial.suggest_categorical("rate", list(self._order.rates())),
+        )
+
+    def _try(self, trial: optuna.Trial, choice: Choice) -> Tried:
+        student = self._steps.build(choice)
+        bound = self._order.budget.bound("size")
+        if bound is not None and (least := self._steps.smallest(student)) > bound:
+            return Tried(
+                choice.name, "refused", f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
+            )
+        if choice.student.startswith("pruned") and not PruneSpec.from_name(choice.student).is_trained:
+            return Tried(choice.name, "measured", points=self._measured(choice, student))
+        rungs: dict[str, float] = {}
+        for place, steps in enumerate(self._order.rungs):
+            trained = self._steps.train(choice, student, steps)
+            accuracy = float(trained.result["dev_accuracy"])
+            rungs[str(steps or "all")] = accuracy
+            drop = 100 * (self._steps.teacher_accuracy() - accuracy)
+            trial.report(self._rung_score(drop, self._steps.smallest(student)), place + 1)
+            if place + 1 < len(self._order.rungs) and trial.should_prune():
+                reason = f"after {steps} steps {100 * accuracy:.2f} % on dev; others of its size were better"
+                return Tried(choice.name, "stopped", reason, rungs=rungs)
+        return Tried(choice.name, "measured", points=self._measured(choice, trained), rungs=rungs)
+
+    def _measured(self, choice: Choice, trained: Any) -> tuple[Point, ...]:
+        points = tuple(self._steps.measure(choice, trained))
+        if not points:
+            raise ConversionError(f"{choice.name}: none of its variants could be made; their logs say why")
+        return points
+
+    def _rung_score(self, drop: float, size: int) -> float:
+        """Return what a student is compared by: points lost beyond the bound, and its size."""
+        allowed = self._order.budget.bound("drop")
+        return max(0.0, drop - (_ALLOWED if allowed is None else allowed)) + _DOUBLING * math.log2(max(1, size))
+
+    def _score(self, point: Point) -> float:
+        drop, size = point.figures["drop"] or 0.0, point.figures["size"] or 0.0
+        excess = min(100.0, self._order.budget.excess(point.figures))
+        return 10 * excess + self._rung_score(drop, int(size))
+
+
+def _key(order: Order, steps: Steps) -> str:
+    """Name the journal by all that makes two searches one."""
+    parts = [
+        steps.teacher.digest, steps.data.digest, order.job.target, str(order.budget), order.rungs, order.seed,
+        [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.job.max_length, order.slice_column,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
