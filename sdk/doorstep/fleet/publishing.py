@@ -114,6 +114,22 @@ def change_rollout(
     return changed
 
 
+def finish_rollout(depot: Depot, ring: KeyRing, product: str, name: str) -> Channel:
+    """Make a rollout's release the default for every device, now.
+
+    Raises:
+        DepotError: no such channel, or no rollout under way.
+    """
+    with depot.lock():
+        channel = existing_channel(depot, product, name)
+        if channel.rollout is None:
+            raise DepotError(f"{product}/{name}: no rollout is under way; release {channel.default} is for all")
+        changed = replace(channel, default=channel.rollout.seq, rollout=None, epoch=channel.epoch + 1)
+        depot.set_channel(changed)
+        depot.save(ring, "channels")
+    return changed
+
+
 def existing_channel(depot: Depot, product: str, name: str) -> Channel:
     """Return a channel of the depot.
 

@@ -34,6 +34,7 @@ class Settings:
         device: this device's id; hashed before it leaves.
         labels: cohorts and hardware revision.
         quota_bytes: most that the product's store may take; 0 for no bound but the disk's.
+        report: address of this device's own for status reports; empty for the channel's.
         recheck_s: how often a long transfer asks whether the rollout was halted.
     """
 
@@ -47,6 +48,7 @@ class Settings:
     factory: Path | None = None
     every_variant: bool = False
     quota_bytes: int = 0
+    report: str = ""
     recheck_s: float = 60.0
     trust: TrustKey | None = None
     network: Network = field(default_factory=Network)

@@ -51,6 +51,7 @@ class Store:
         self.releases = folder / "releases"
         self.trust = folder / "trust"
         self.current = folder / "current"
+        self._aside = folder / ".current.new"
         self._slots = Slots(folder, "state")
 
     @classmethod
@@ -132,6 +133,7 @@ class Store:
             StoreError: another one is at work.
         """
         with self._locked("lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            self._tidy()
             yield
 
     @contextmanager
@@ -169,6 +171,15 @@ class Store:
                 seen[status.st_ino] = status.st_size
         return sum(seen.values())
 
+    def _tidy(self) -> None:
+        """Delete what a killed updater had written aside and not renamed."""
+        for folder in (self.folder, self.trust, self.trust / "targets"):
+            for place in folder.glob(".*.*"):
+                if place != self._aside and not place.is_dir():
+                    place.unlink(missing_ok=True)
+        for place in (self.trust / "metadata").glob("tmp*"):
+            place.unlink(missing_ok=True)
+
     def _note_failure(self, held: Held, error: DoorstepError) -> None:
         is_damaged = isinstance(error, BundleError)
 
@@ -187,10 +198,9 @@ class Store:
             return
         if self.current.is_symlink() and str(self.current.readlink()) == target:
             return
-        aside = self.folder / ".current.new"
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(target)
-        os.replace(aside, self.current)
+        self._aside.unlink(missing_ok=True)
+        self._aside.symlink_to(target)
+        os.replace(self._aside, self.current)
         sync_folder(self.folder)
 
     def _guess(self, problem: str) -> State:

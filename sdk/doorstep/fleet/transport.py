@@ -99,6 +99,23 @@ class HttpTransport:
             raise TransferError(f"{url}: no answer ({_reason(error)})") from error
         return _HttpReply(response, url)
 
+    def send(self, url: str, method: str, data: bytes) -> int:
+        """Send a small body and return the status; the answer's body is not read.
+
+        Raises:
+            TransferError: no answer.
+        """
+        headers = {**self._headers, "Content-Type": "application/json"}
+        try:
+            response = self._pool(url).request(
+                method, url, body=data, headers=headers, preload_content=False, redirect=False, retries=False,
+                timeout=self._timeout,
+            )  # fmt: skip
+        except _RETRYABLE as error:
+            raise TransferError(f"{url}: no answer ({_reason(error)})") from error
+        response.close()
+        return response.status
+
     def _pool(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -3,20 +3,28 @@
 One `Updater.run` is one visit to the depot. Whatever it meets, what is served stays served.
 """
 
-import json
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from doorstep.bundle import Bundle
-from doorstep.decoding import decode_json
 from doorstep.errors import BundleError, DoorstepError, IntegrityError, TrustError
-from doorstep.files import write_atomic
-from doorstep.fleet.channel import HALTED, Channel, Health, encode_channel
+from doorstep.fleet.channel import HALTED, Channel, Health
 from doorstep.fleet.clock import Clock, SystemClock, from_text, to_text
 from doorstep.fleet.download import Downloader, Tally
+from doorstep.fleet.kept import (
+    CURRENT,
+    FAILED,
+    FORMAT,
+    ON_TRIAL,
+    REFUSED,
+    UPDATED,
+    WAITING,
+    Outcome,
+    keep_channel,
+    keep_outcome,
+    last_channel,
+)
 from doorstep.fleet.release import Release
 from doorstep.fleet.rollout import Decision, decide, opens_at
 from doorstep.fleet.selftest import Bounds, Verdict, prove
@@ -34,43 +42,14 @@ from doorstep.fleet.state import (
     repaired,
     rolled_back,
 )
+from doorstep.fleet.status import Sign, deliver, spool, status_of
 from doorstep.fleet.store import Store
-from doorstep.fleet.transport import AnyTransport, Transport
+from doorstep.fleet.transport import AnyTransport, HttpTransport, Transport
 from doorstep.fleet.trust import Signed, Trust
 
-FORMAT = 1
-CURRENT, WAITING, ON_TRIAL, UPDATED, REFUSED, FAILED = "current", "waiting", "on trial", "updated", "refused", "failed"
-_MAX_BYTES = 64 << 10
 _MOST_TEXT = 2000
 
 Prover = Callable[[Store, Release, Health], Verdict]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one run came to.
-
-    Attributes:
-        kind: `current` (nothing to do), `waiting` (its turn or a window comes later), `on trial`, `updated`
-            (committed), `refused` (this release will not be taken), or `failed` (to be tried again).
-        text: why, as sentences for people.
-        decision: what the channel says, and why.
-        target: the release it is about; 0 for none.
-        received: bytes fetched.
-        is_stale: metadata could not be refreshed or has expired.
-    """
-
-    format: int
-    kind: str
-    text: str
-    time: str
-    decision: str = ""
-    target: int = 0
-    received: int = 0
-    is_stale: bool = False
-
-
-_Kept = TypeVar("_Kept", Outcome, Channel)
 
 
 class Updater:
@@ -110,20 +89,24 @@ class Updater:
             except (DoorstepError, OSError) as error:
                 is_stale = isinstance(error, TrustError)
                 outcome = self._outcome(FAILED, f"{error!s:.{_MOST_TEXT}}", is_stale=is_stale)
-                self._settle(self.last_channel())
-            data = json.dumps(asdict(outcome), ensure_ascii=False).encode()
-            with suppress(OSError):  # a full disk must not turn a good outcome into none
-                write_atomic(self.store.folder / "outcome.json", data)
+                self._settle(last_channel(self.store))
+            keep_outcome(self.store, outcome)
+            self._report(outcome)
         return outcome
 
-    def last_channel(self) -> Channel | None:
-        """Return the channel as it was when it was last seen; None where it never was."""
-        return last_channel(self.store)
+    def _report(self, outcome: Outcome) -> None:
+        """Keep a status report, and deliver what is kept where the channel says where to."""
+        settings = self.settings
+        sign = Sign(settings.device_hash, settings.product, settings.channel, tuple(sorted(settings.labels)))
+        spool(self.store, status_of(self.store, sign, self.store.state(), outcome))
+        channel = last_channel(self.store)
+        if url := settings.report or (channel.report if channel else ""):
+            deliver(self.store, url, settings.device_hash, HttpTransport(settings.network))
 
     def _visit(self) -> Outcome:
         signed = self._trust.refresh(self.settings.depots, self._transport)
         channel = signed.channel(self.settings.product, self.settings.channel)
-        _keep_channel(self.store, channel)
+        keep_channel(self.store, channel)
         state = self._settle(channel)
         decision = decide(channel, self.settings.subject, self._now())
         serving = state.serving
@@ -258,30 +241,6 @@ class Updater:
             received=self._tally.received,
             is_stale=is_stale,
         )
-
-
-def last_outcome(store: Store) -> Outcome | None:
-    """Return what the last run came to; None where none ended yet."""
-    return _read_kept(store, "outcome.json", Outcome)
-
-
-def last_channel(store: Store) -> Channel | None:
-    """Return the channel as it was when it was last seen; None where it never was."""
-    return _read_kept(store, "channel.json", Channel)
-
-
-def _read_kept(store: Store, name: str, kind: type[_Kept]) -> _Kept | None:
-    try:
-        with open(store.folder / name, "rb") as file:
-            return decode_json(file.read(_MAX_BYTES), kind, name, FORMAT)
-    except (OSError, DoorstepError):  # kept for information alone
-        return None
-
-
-def _keep_channel(store: Store, channel: Channel) -> None:
-    data, place = encode_channel(channel), store.folder / "channel.json"
-    if not place.is_file() or place.read_bytes() != data:
-        write_atomic(place, data)
 
 
 def _prove(store: Store, release: Release, health: Health) -> Verdict:
