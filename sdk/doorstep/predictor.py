@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doorstep.bundle import Bundle
 from doorstep.device import Device
@@ -17,6 +17,9 @@ from doorstep.selection import Ranking, Why, rank
 from doorstep.session import Graph, Session, SessionOptions, import_adapter, open_session
 from doorstep.signing import TrustKey
 from doorstep.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from doorstep.fleet.follow import Follower, FollowOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,19 @@ class Predictor:
 
             ranking = race(ranking, bundle, device, opener.open, cache_dir)
         return opener.first(ranking, strict or os.environ.get("DOORSTEP_STRICT") == "1")
+
+    @classmethod
+    def follow(cls, product: str, *, store: str | Path, options: "FollowOptions | None" = None) -> "Follower":
+        """Serve what `doorstep agent` keeps in `store`, and change to a new release without dropping a request.
+
+        Never touches the network. See `sdk/docs/fleet.md`.
+
+        Raises:
+            StoreError: nothing there can be served.
+        """
+        from doorstep.fleet.follow import Follower, FollowOptions
+
+        return Follower.open(product, store, options or FollowOptions())
 
     def predict(self, item: Any) -> Any:
         """Answer one item.

@@ -16,6 +16,7 @@ import urllib3
 from doorstep import __version__
 from doorstep.errors import TransferError, UsageError
 
+_DRAINED_BYTES = 4 << 10
 _RETRYABLE = (urllib3.exceptions.HTTPError, OSError)
 
 
@@ -151,8 +152,9 @@ class _HttpReply:
             raise TransferError(f"{self._url}: the connection broke ({_reason(error)})") from error
 
     def close(self) -> None:
-        is_whole = self._response.length_remaining == 0
-        if is_whole:
+        left = self._response.length_remaining
+        if left is not None and left <= _DRAINED_BYTES:
+            self._response.drain_conn()  # a connection can only be used again when nothing is left in it
             self._response.release_conn()
         else:
             self._response.close()
