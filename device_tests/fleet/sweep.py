@@ -67,8 +67,8 @@ class Swept:
     failures: tuple[Failure, ...]
 
 
-def sweep(scene: Scene, folder: Path, seeds: int, every: int = 1) -> Swept:
-    """Interrupt `scene` everywhere; with `every`, only each so manyth state is tried."""
+def sweep(scene: Scene, folder: Path, seeds: int, every: int = 1, most_failures: int = 10_000) -> Swept:
+    """Interrupt `scene` everywhere; with `every`, only each so manyth state is tried; `most_failures` end it."""
     world = World.make(folder)
     scene.prepare(world)
     root = world.folder / "devices" / "kiosk"
@@ -95,6 +95,8 @@ def sweep(scene: Scene, folder: Path, seeds: int, every: int = 1) -> Swept:
             problem = f"{type(error).__name__}: {error}"
         if problem:
             failures.append(Failure(scene.name, crash, problem))
+            if len(failures) >= most_failures:
+                break
         shutil.rmtree(place)
     return Swept(scene.name, disk.points, len(chosen), tuple(failures))
 

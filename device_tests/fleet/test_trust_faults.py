@@ -13,7 +13,7 @@ from tuf.ngclient import Updater as TufUpdater
 
 from device_tests.fleet.fault_server import Exchange, Served
 from device_tests.fleet.world import PRODUCT, World
-from doorstep.errors import DepotError, TrustError
+from doorstep.errors import DepotError
 from doorstep.fleet import care
 from doorstep.fleet.depot import Depot, hashed_name, release_path
 from doorstep.fleet.floor import FloorFile
@@ -215,19 +215,15 @@ def test_25_the_channels_key_cannot_sign_a_release(world: World) -> None:
     assert world.served() == "1"
 
 
-def test_26_a_clock_in_1970_sees_that_metadata_has_expired(world: World) -> None:
+def test_26_a_clock_in_1970_counts_as_the_latest_time_surely_past(world: World) -> None:
     world.run()
-    old = keep_depot(world, "withheld")
-    world.clock.go(3 * WEEK)
-    care.resign(world.depot, world.ring)
-    world.publish(2)
-    assert world.run().kind == "updated"
     now = world.clock.time
+    world.publish(2, waves="100%", spread_minutes=0)
     world.clock.time = now.replace(year=1970)
-    assert world.run().kind == "current"
-    trust = world.updater()._trust
-    with pytest.raises(TrustError, match="expired"):
-        trust._refresh_from(old.as_uri(), world.updater()._transport, trust.floor_file.load())
+    outcome = world.run()
+    assert (outcome.kind, outcome.is_stale) == ("updated", True)
+    world.clock.time = now
+    assert (world.run().is_stale, world.served()) == (False, "2")
 
 
 def test_26_a_clock_ten_years_ahead_changes_nothing_and_is_forgotten(world: World) -> None:

@@ -4,6 +4,7 @@ One `Updater.run` is one visit to the depot. Whatever it meets, what is served s
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -89,7 +90,8 @@ class Updater:
             except (DoorstepError, OSError) as error:
                 is_stale = isinstance(error, TrustError)
                 outcome = self._outcome(FAILED, f"{error!s:.{_MOST_TEXT}}", is_stale=is_stale)
-                self._settle(last_channel(self.store))
+                with suppress(DoorstepError, OSError):  # the first problem is the one to tell
+                    self._settle(last_channel(self.store))
             keep_outcome(self.store, outcome)
             self._report(outcome)
         return outcome
@@ -221,6 +223,13 @@ class Updater:
 
         return is_wanted
 
+    def _is_clock_behind(self) -> bool:
+        """Tell whether this machine's clock is before a time surely past: how fresh anything is, is unknown."""
+        try:
+            return to_text(self._clock.now()) < self._trust.floor_file.load().latest
+        except TrustError:
+            return True
+
     def _now(self) -> datetime:
         return self._trust.reference_time(self._trust.floor_file.load())
 
@@ -233,13 +242,15 @@ class Updater:
     ) -> Outcome:
         return Outcome(
             format=FORMAT,
-            kind=WAITING if kind == CURRENT and decision and decision.due and decision.due > self._now() else kind,
+            kind=WAITING
+            if kind == CURRENT and decision and decision.due and decision.due > self._clock.now()
+            else kind,
             text=text,
             time=to_text(self._clock.now()),
             decision=decision.reason if decision else "",
             target=target or (decision.seq if decision else 0),
             received=self._tally.received,
-            is_stale=is_stale,
+            is_stale=is_stale or self._is_clock_behind(),
         )
 
 
