@@ -11,6 +11,11 @@
     │   ├── DataError             the labelled data cannot be used
     │   └── ParityError           no variant answers like the checkpoint
     ├── EngineError               an engine refused a model or failed while running it
+    ├── FleetError                a bundle could not be published, or did not reach this device
+    │   ├── DepotError            the depot's folder or its keys do not allow what was asked
+    │   ├── StoreError            the device's store is busy, full, or holds nothing to serve
+    │   ├── TransferError         bytes could not be fetched; a later try may succeed
+    │   └── TrustError            signed metadata was refused: wrong key, replayed, expired, below the floor
     ├── IncompatibleError         no variant of the bundle fits this device
     ├── InputError                an item given to `predict` has the wrong type, size or content
     ├── MissingExtraError         a package is not installed; the message holds the command
@@ -62,6 +67,26 @@ class ParityError(ConversionError):
 
 class EngineError(DoorstepError):
     """An engine refused a model, or failed while running it."""
+
+
+class FleetError(DoorstepError):
+    """A bundle could not be published, or did not reach this device."""
+
+
+class DepotError(FleetError):
+    """The depot's folder or its keys do not allow what was asked."""
+
+
+class StoreError(FleetError):
+    """The device's store is busy, full, or holds nothing that can be served."""
+
+
+class TransferError(FleetError):
+    """Bytes could not be fetched; a later try may succeed."""
+
+
+class TrustError(FleetError):
+    """Signed metadata was refused: a wrong key, a replay, expired, or below this device's floor."""
 
 
 class IncompatibleError(DoorstepError):

@@ -49,19 +49,19 @@ def call_fresh(call: Call, subject: str) -> dict[str, Any]:
     }
     text = json.dumps(message)
     spawned = time.monotonic()
-    command = [*_python(), "-P", str(_CHILD)]  # -P: the folder of the script is no place for imports
+    command = [*python_command(), "-P", str(_CHILD)]  # -P: the folder of the script is no place for imports
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"{subject}: the measuring process took more than {_TIMEOUT_S} s") from error
     if done.returncode != 0:
-        raise EngineError(f"{subject}: the measuring process failed: {_reason(done.returncode, done.stderr)}")
+        raise EngineError(f"{subject}: the measuring process failed: {reason(done.returncode, done.stderr)}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     result["spawned"] = spawned
     return result
 
 
-def _python() -> Sequence[str]:
+def python_command() -> Sequence[str]:
     """Return how to start Python: under an emulator, `sys.executable` may not start by itself."""
     text = os.environ.get(PYTHON_VARIABLE)
     if not text:
@@ -75,7 +75,8 @@ def _python() -> Sequence[str]:
     return words
 
 
-def _reason(code: int, stderr: str) -> str:
+def reason(code: int, stderr: str) -> str:
+    """Say in words why a process failed: its signal, else its last complaint."""
     if code < 0:
         known = {number.value: number.name for number in signal.Signals}
         return f"killed by {known.get(-code, f'signal {-code}')}"

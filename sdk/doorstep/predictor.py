@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from doorstep.fleet.follow import Follower, FollowOptions
+
+
     from doorstep.explain import Explanation
 
 
@@ -100,6 +103,19 @@ class Predictor:
 
             ranking = race(ranking, bundle, device, opener.open, cache_dir)
         return opener.first(ranking, strict or os.environ.get("DOORSTEP_STRICT") == "1")
+
+    @classmethod
+    def follow(cls, product: str, *, store: str | Path, options: "FollowOptions | None" = None) -> "Follower":
+        """Serve what `doorstep agent` keeps in `store`, and change to a new release without dropping a request.
+
+        Never touches the network. See `sdk/docs/fleet.md`.
+
+        Raises:
+            StoreError: nothing there can be served.
+        """
+        from doorstep.fleet.follow import Follower, FollowOptions
+
+        return Follower.open(product, store, options or FollowOptions())
 
     def predict(self, item: Any) -> Any:
         """Answer one item.

@@ -10,6 +10,7 @@ from doorstep import __version__
 from doorstep.errors import DoorstepError, MissingExtraError
 
 _WORKSHOP = "doorstep_converters"
+_FLEET_PACKAGES = frozenset({"tuf", "securesystemslib", "urllib3", "zstandard", "cryptography"})
 
 VERBS: dict[str, tuple[str, str]] = {
     "convert": ("doorstep_converters.cli.convert", "checkpoint → bundle, every step of the way"),
@@ -27,6 +28,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "sign": ("doorstep.cli.sign", "sign a bundle"),
     "pack": ("doorstep.cli.pack", "bundle folder → single file"),
     "unpack": ("doorstep.cli.unpack", "single file → bundle folder"),
+    "depot": ("doorstep.cli.depot", "make, check and look after the folder that devices pull from"),
+    "publish": ("doorstep.cli.publish", "bundle → depot, for all devices or in waves"),
+    "rollout": ("doorstep.cli.rollout", "show, pause, resume, halt or finish a rollout"),
+    "agent": ("doorstep.cli.agent", "bring this device up to its channel, once or for ever"),
+    "fleet": ("doorstep.cli.fleet", "why this device did or did not update; what all devices report"),
+    "rollback": ("doorstep.cli.rollback", "go back to the release before, on this device"),
 }
 """Verb to (module, summary)."""
 
@@ -45,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(verb.run(parser.parse_intermixed_args(arguments[1:])))
     except DoorstepError as error:
         print(f"doorstep: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _FLEET_PACKAGES:
+            raise
+        print(f"doorstep: {MissingExtraError.of(str(error.name), 'fleet')}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
