@@ -70,12 +70,9 @@ class Job:
     is_pickle_allowed: bool = False
     eval_limit: int = 1000
     display_names: dict[str, dict[str, str]] = field(default_factory=dict)
-<<<<<<< HEAD
     augment: AugmentPlan | None = None
-=======
     temperature: float = 1.0
     card: str = ""
->>>>>>> search
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
-<<<<<<< HEAD
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-=======
-import time
-from collections.abc import Callable, Mapping
->>>>>>> search
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -98,26 +94,18 @@ class StageRunner:
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
         if (kept := _recall(folder)) is not None:
             return kept
-<<<<<<< HEAD
         with self._unfinished(stage, folder.name) as unfinished:
             if unfinished is not None and (kept := _recall(folder)) is not None:
                 return kept  # another process made it while this one waited
             shutil.rmtree(folder, ignore_errors=True)
             with folder_aside(folder) as aside:
+                start = time.monotonic()
                 result = self._spawn(stage, aside, unfinished, report, threads)
+                result.setdefault("seconds", round(time.monotonic() - start, 2))
                 index = {"result": result, "files": _digests(aside)}
                 (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
             if unfinished is not None:
                 shutil.rmtree(unfinished, ignore_errors=True)
-=======
-        shutil.rmtree(folder, ignore_errors=True)
-        with folder_aside(folder) as aside:
-            start = time.monotonic()
-            result = self._spawn(stage, aside, report, threads)
-            result.setdefault("seconds", round(time.monotonic() - start, 2))
-            index = {"result": result, "files": _digests(aside)}
-            (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
->>>>>>> search
         made = _recall(folder)
         if made is None:
             raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")

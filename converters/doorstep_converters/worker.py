@@ -36,14 +36,10 @@ class Channel:
         self._notes.append(text)
 
     def result(self, value: dict[str, Any]) -> None:
-<<<<<<< HEAD
-        """Send what came of the job, with every note."""
-        self._send({"result": {**value, "notes": self._notes} if self._notes else value})
-=======
-        """Send what came of the job, with the memory it took."""
+        """Send what came of the job, with every note and the memory it took."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self._send({"result": {"peak_rss_mib": round(peak), **value}})
->>>>>>> search
+        notes = {"notes": self._notes} if self._notes else {}
+        self._send({"result": {"peak_rss_mib": round(peak), **value, **notes}})
 
     def _send(self, message: dict[str, Any]) -> None:
         self._stream.write(json.dumps(message) + "\n")

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from doorstep.fleet.follow import Follower, FollowOptions
-
-
     from doorstep.explain import Explanation
+    from doorstep.fleet.follow import Follower, FollowOptions
 
 
 class LoadOptions(Record):
@@ -105,7 +103,7 @@ class Predictor:
         return opener.first(ranking, strict or os.environ.get("DOORSTEP_STRICT") == "1")
 
     @classmethod
-    def follow(cls, product: str, *, store: str | Path, options: "FollowOptions | None" = None) -> "Follower":
+    def follow(cls, product: str, *, store: str | Path, options: FollowOptions | None = None) -> Follower:
         """Serve what `doorstep agent` keeps in `store`, and change to a new release without dropping a request.
 
         Never touches the network. See `sdk/docs/fleet.md`.

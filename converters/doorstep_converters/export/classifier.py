@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from doorstep_converters import prune
-from doorstep_converters.students import register
-from doorstep_converters.finetune.tuned import register
+from doorstep_converters.architectures import register_architectures
 
 # Additive attention masks, mildest first. exp(-40) is below the resolution of fp32 sums of probabilities, and unlike
 # the -3.4e38 of transformers it leaves int8 activation ranges usable: static int8 BERT agrees 1.0 with it and 0.92
@@ -82,9 +80,7 @@ def load_model(folder: Path, is_pickle_allowed: bool = False) -> Any:
     """Load a sequence-classification model in fp32, in eval mode."""
     from transformers import AutoModelForSequenceClassification
 
-
-
-    register()
+    register_architectures()
     model = AutoModelForSequenceClassification.from_pretrained(
         folder,
         use_safetensors=None if is_pickle_allowed else True,

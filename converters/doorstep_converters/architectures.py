@@ -1,0 +1,11 @@
+"""Our own architectures, made known to transformers before a checkpoint of one is loaded."""
+
+from doorstep_converters import prune, students
+from doorstep_converters.finetune import tuned
+
+
+def register_architectures() -> None:
+    """Register pruned encoders, students, and encoders tuned with prompts or adapters; a second call does nothing."""
+    prune.register()
+    students.register()
+    tuned.register()
