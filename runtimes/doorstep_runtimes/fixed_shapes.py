@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def choose_shape(shapes: Mapping[str, Shape], wanted: Shape) -> str:
         if any(shape[axis] < length for axis, length in wanted.items() if axis != "batch"):
             continue
         rows = shape.get("batch", 1)
-        work = float(np.prod([length for axis, length in shape.items() if axis != "batch"]))
+        work = float(prod([length for axis, length in shape.items() if axis != "batch"]))
         work *= rows / min(rows, wanted.get("batch", 1))
         if work < least or (work == least and rows > shapes[best].get("batch", 1)):
             best, least = key, work

@@ -211,16 +211,17 @@ class _Opener(NamedTuple):
     task_options: dict[str, Any]
 
     def open(self, variant: Variant, why: Why) -> Predictor:
-        """Open engine and task at once: hashing, loading a model and parsing a tokenizer use different cores."""
-        with _Background(lambda: self._session(variant)) as session:
-            import_adapter(variant.runtime)  # Python's part of the work, while the other thread hashes
-            task = load_task(self.bundle, variant.inputs, self.task_options)
-        return Predictor(self.bundle, variant, session.result(), task, why)
+        """Hash the variant's files on another core, while this one imports the engine and parses the tokenizer.
 
-    def _session(self, variant: Variant) -> Session:
-        places = {path: self.bundle.file(path) for path in variant.files}
-        graph = Graph(places[variant.entry], variant.inputs, variant.outputs)
-        return open_session(variant.runtime, graph, self.session_options)
+        The engine opens nothing before its files are verified.
+        """
+        with _Background(lambda: self.bundle.verify(variant.files)) as verified:
+            import_adapter(variant.runtime)
+            task = load_task(self.bundle, variant.inputs, self.task_options)
+        verified.result()
+        graph = Graph(self.bundle.file(variant.entry), variant.inputs, variant.outputs)
+        session = open_session(variant.runtime, graph, self.session_options)
+        return Predictor(self.bundle, variant, session, task, why)
 
     def first(self, ranking: Ranking, is_strict: bool) -> Predictor:
         """Open the best variant that an engine accepts."""
@@ -238,9 +239,8 @@ class _Opener(NamedTuple):
 class _Background:
     """One call in a thread of its own; leaving the context waits for it."""
 
-    def __init__(self, call: Callable[[], Session]) -> None:
+    def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
-        self._value: Session | None = None
         self._error: BaseException | None = None
         self._is_running = _thread.allocate_lock()  # importing threading costs a start 1 ms
 
@@ -254,19 +254,15 @@ class _Background:
     ) -> None:
         with self._is_running:
             pass
-        if error is not None and self._value is not None:
-            self._value.close()
 
-    def result(self) -> Session:
-        """Return what the call returned, or raise what it raised."""
+    def result(self) -> None:
+        """Raise what the call raised."""
         if self._error is not None:
             raise self._error
-        assert self._value is not None  # noqa: S101 -- the thread has ended
-        return self._value
 
     def _run(self) -> None:
         try:
-            self._value = self._call()
+            self._call()
         except BaseException as error:  # noqa: BLE001 -- raised again by result, in the caller's thread
             self._error = error
         finally:
