@@ -24,7 +24,7 @@ from doorstep.tensors import TensorSpec
 from doorstep_converters.bare import BARE, Described
 from doorstep_converters.card import model_card
 from doorstep_converters.golden_items import record_golden
-from doorstep_converters.pack import ENTRIES, REQUIRES, check_place
+from doorstep_converters.pack import ENTRIES, REQUIRES, check_order
 
 _RUNTIMES = {".onnx": "onnx", ".tflite": "tflite", ".xml": "openvino"}
 TASKS = ("text-classification", "image-classification", "tensors")
@@ -68,9 +68,8 @@ def adopt(adoption: Adoption) -> Manifest:
     inputs, outputs = _specs(described, adoption.task)
     options = _options(adoption, described, inputs, outputs)
     name = adoption.name or adoption.model.stem
-    out = adoption.out / f"{name}.bundle"
+    out = check_order(adoption.out, name, adoption.key)
     variant = _variant(runtime, inputs, outputs)
-    check_place(out)
     with folder_aside(out) as aside:
         (aside / variant.entry).parent.mkdir(parents=True)
         shutil.copyfile(adoption.model, aside / variant.entry)

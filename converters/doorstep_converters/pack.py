@@ -13,7 +13,7 @@ from doorstep.errors import UsageError
 from doorstep.files import folder_aside
 from doorstep.golden import FORMAT as GOLDEN_FORMAT
 from doorstep.golden import Example, Golden
-from doorstep.manifest import FORMAT, Manifest, Measured, Variant
+from doorstep.manifest import FORMAT, Manifest, Measured, Variant, is_name
 from doorstep.signing import sign_manifest
 from doorstep.tensors import TensorSpec
 from doorstep_converters.recipe import VariantPlan
@@ -98,13 +98,32 @@ def write_bundle(out: Path, contents: Contents, key: Path | None = None) -> Mani
     return manifest
 
 
+def check_order(folder: Path, name: str, key: Path | None) -> Path:
+    """Return the place of a bundle called `name`, before any work is done for it.
+
+    Raises:
+        UsageError: no manifest may hold the name, or something else stands at its place.
+        SignatureError: the key cannot sign.
+    """
+    if not is_name(name):
+        raise UsageError(
+            f"name: expected letters, digits and . _ + - (at most 100, a letter or digit first), got {name[:80]!r}; "
+            "give another with --name"
+        )
+    if key is not None:
+        sign_manifest(b"", key)
+    out = folder / f"{name}.bundle"
+    check_place(out)
+    return out
+
+
 def check_place(out: Path) -> None:
     """Refuse to replace anything but a bundle.
 
     Raises:
         UsageError: a file, or a folder without a manifest, stands at `out`.
     """
-    if out.exists() and not (out / MANIFEST).is_file():
+    if os.path.lexists(out) and not (out / MANIFEST).is_file():
         raise UsageError(f"{out}: something that is no bundle stands there; move it, or choose another --out or --name")
 
 

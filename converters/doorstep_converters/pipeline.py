@@ -1,6 +1,7 @@
 """The whole way: checkpoint → fine-tune → export → quantize → parity → measure → pack. Start here."""
 
 import fcntl
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from doorstep_converters.evaluation import choose_golden, golden_examples, plan_
 from doorstep_converters.finetune.stage import finetune_stage
 from doorstep_converters.foresight import choices
 from doorstep_converters.job import Candidate, Job, Report
-from doorstep_converters.pack import Contents, check_place, golden, text_variant, write_bundle
+from doorstep_converters.pack import Contents, check_order, golden, text_variant, write_bundle
 from doorstep_converters.progress import Watch
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.stages import StageRunner
@@ -44,7 +45,7 @@ def convert(job: Job, watch: Watch) -> Report:
     data = load_data(job.data, job.columns) if job.data else None
     source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
     name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
-    check_place(job.out / f"{name}.bundle")
+    check_order(job.out, name, job.key)
     with _lock(job.out, name), workbench(job, name, watch) as bench:
         checkpoint = with_head(job, source, data, bench)
         labels = checkpoint.labels or ()
@@ -186,6 +187,8 @@ def _lock(out: Path, name: str) -> Iterator[None]:
             raise UsageError(
                 f"{out}: another convert is writing {name}.bundle there; wait, or choose another --out"
             ) from error
+        for left in out.glob(f".{name}.bundle.*"):  # of a convert that lost its power
+            shutil.rmtree(left)
         yield
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.errors import CheckpointError, DataError, DoorstepError, ParityError, UsageError
+from doorstep.cli.main import main
+from doorstep.errors import CheckpointError, DataError, DoorstepError, ParityError, SignatureError, UsageError
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.data import load_data
 from doorstep_converters.job import Job
@@ -161,6 +162,10 @@ def job(make_checkpoint: Make, reviews: Path, cache: Path, tmp_path: Path) -> Jo
         ({"variants": ("coreml",)}, UsageError, "onnx-fp32"),
         ({"target": "arm64", "variants": ("openvino-int8-static",)}, UsageError, "OpenVINO on ARM"),
         ({"max_length": 4000}, UsageError, "expected 8 to 32"),
+        ({"name": "../up"}, UsageError, "give another with --name"),
+        ({"name": "商品评论"}, UsageError, "give another with --name"),
+        ({"name": "x" * 101}, UsageError, "at most 100"),
+        ({"key": Path("/nowhere/key.pem")}, SignatureError, "expected a PEM private key"),
     ],
 )
 def test_a_wrong_argument_lists_the_known(
@@ -168,6 +173,28 @@ def test_a_wrong_argument_lists_the_known(
 ) -> None:
     with pytest.raises(kind, match=message):
         convert(replace(job, **change), Lines())
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("--agreement", "7"), ("--agreement", "nan"), ("--drop", "-1"), ("--eval-limit", "0"), ("--max-length", "long")],
+)
+def test_a_number_out_of_range_is_wrong_usage(
+    job: Job, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", job.checkpoint, "--target", "arm64", "--out", str(job.out), option, value])
+    assert option in capsys.readouterr().err
+    assert not list(job.out.iterdir())
+
+
+def test_what_a_power_cut_left_is_swept_away(job: Job) -> None:
+    (job.out / ".reviews.bundle.abc123").mkdir()
+    (job.out / ".reviews.bundle.abc123/model.onnx").write_bytes(b"half")
+    (job.out / ".other.bundle.abc123").mkdir()
+    with pytest.raises(UsageError):
+        convert(replace(job, max_length=4000), Lines())
+    assert [path.name for path in job.out.iterdir() if path.is_dir()] == [".other.bundle.abc123"]
 
 
 def test_labels_that_do_not_match_the_head_are_named(job: Job, tmp_path: Path) -> None:
@@ -225,16 +252,19 @@ def _command(job: Job) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay_s", [1.0, 4.0, 8.0])
-def test_an_interrupt_leaves_nothing_half_made(job: Job, tmp_path: Path, delay_s: float) -> None:
+@pytest.mark.parametrize(
+    ("delay_s", "kind"), [(1.0, signal.SIGINT), (4.0, signal.SIGINT), (8.0, signal.SIGINT), (8.0, signal.SIGTERM)]
+)
+def test_an_interrupt_leaves_nothing_half_made(job: Job, tmp_path: Path, delay_s: float, kind: signal.Signals) -> None:
     own = replace(job, cache=tmp_path / "cache", out=tmp_path / "dist")
     process = subprocess.Popen(_command(own), stderr=subprocess.PIPE, start_new_session=True)
     time.sleep(delay_s)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, kind)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not list((tmp_path / "dist").glob("*.bundle"))
     assert not [path for path in tmp_path.rglob(".*") if path.is_dir()]
+    assert not list((tmp_path / "cache").glob("work-*"))
 
 
 @pytest.mark.slow

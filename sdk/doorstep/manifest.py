@@ -196,8 +196,13 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a bundle or a variant may be called `text`."""
+    return _is_plain(text, "._+-")
+
+
 def _check_name(name: str) -> None:
-    if not _is_plain(name, "._+-"):
+    if not is_name(name):
         raise FormatError(f"manifest.json: {name[:80]!r} is no name (letters, digits, . _ + -, at most 100)")
 
 

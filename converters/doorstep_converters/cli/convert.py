@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 from pathlib import Path
 
+from doorstep.cli.arguments import between, whole
 from doorstep.cli.output import print_json
 from doorstep.errors import DataError
 from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
@@ -31,9 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, help="tokens a text keeps; default: from the data")
     parser.add_argument("--text-column")
     parser.add_argument("--label-column")
-    parser.add_argument("--agreement", type=float, default=0.99, help="bound: share of equal labels (default 0.99)")
-    parser.add_argument("--drop", type=float, default=0.5, help="or: points of accuracy lost (default 0.5)")
-    parser.add_argument("--eval-limit", type=int, default=1000, help="items taken of each held-out split")
+    parser.add_argument(
+        "--agreement", type=between(0, 1), default=0.99, help="bound: share of equal labels (default 0.99)"
+    )
+    parser.add_argument("--drop", type=between(0, 100), default=0.5, help="or: points of accuracy lost (default 0.5)")
+    parser.add_argument(
+        "--eval-limit", type=whole(1, 1_000_000), default=1000, help="items taken of each held-out split"
+    )
     parser.add_argument("--retrain", action="store_true", help="give the checkpoint a new head, learnt from the data")
     add_training_arguments(parser)
     add_augment_arguments(parser)
@@ -45,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as little behind as Ctrl-C does
     job = _job(arguments)
     with watch_stderr() as watch:
         report = convert(job, watch)

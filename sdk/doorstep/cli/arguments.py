@@ -1,23 +1,47 @@
 """Kinds of arguments that more than one verb takes."""
 
 import argparse
+import math
 import os
+from collections.abc import Callable
 
 from doorstep.device import granted_cores
 
 _MOST = 1024
 
 
-def count(text: str) -> int:
-    """Read a whole number from 1 to 1024."""
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {_MOST}, got {text!r}")
-    return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `low` to `high`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+count = whole(1, _MOST)
 
 
 def counts(text: str) -> tuple[int, ...]:
     """Read whole numbers with commas between them, in rising order: `1,8,32`."""
     return tuple(sorted({count(part.strip()) for part in text.split(",")}))
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """Return a reader of numbers from `low` to `high`."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a number from {low:g} to {high:g}, got {text!r}")
+        return value
+
+    return read
 
 
 def cpus(text: str) -> tuple[int, ...]:
