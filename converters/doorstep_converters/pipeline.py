@@ -14,7 +14,7 @@ from typing import Any
 from doorstep.device import Device
 from doorstep.errors import DataError, ParityError, UsageError
 from doorstep.manifest import FORMAT, Manifest
-from doorstep_converters.augment.stage import augment_stage, read_corpus
+from doorstep_converters.augment.prepare import augment_stage, read_corpus
 from doorstep_converters.calibration_error import tempered
 from doorstep_converters.card import model_card
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint

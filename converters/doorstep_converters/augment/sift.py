@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from doorstep.tensors import Array
-from doorstep_converters.augment.filter import Leaks, is_sure, plain
+from doorstep_converters.augment.filter import Leaks, is_sure
 from doorstep_converters.augment.make import Augmented
 
 _BATCH = 2048
@@ -33,7 +33,7 @@ class Sieve:
     """Keeps what is new, held out nowhere, and clear to the teacher.
 
     Attributes:
-        seen: texts there are already, after `filter.plain`.
+        seen: texts there are already.
         leaks: knows the held-out texts.
         judge: None where no teacher is at hand; then nothing is dropped as unsure.
         counts: transform to fate to texts; filled while sifting.
@@ -57,7 +57,7 @@ class Sieve:
             yield from kept
 
     def _is_new(self, row: Augmented) -> bool:
-        text = plain(row.text)
+        text = row.text.strip()
         if text in self.seen:
             self.counts[row.transform]["repeated"] += 1
             return False

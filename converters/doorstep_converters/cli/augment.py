@@ -10,8 +10,8 @@ from doorstep.cli.output import print_json
 from doorstep.device import Device
 from doorstep.errors import UsageError
 from doorstep.files import write_atomic
-from doorstep_converters.augment.ablation import ablation_table, plain_ablation
-from doorstep_converters.augment.stage import CORPUS, ablate_stage, augment_stage
+from doorstep_converters.augment.prepare import CORPUS, ablate_stage, augment_stage
+from doorstep_converters.augment.table import ablation_table, plain_ablation
 from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
 from doorstep_converters.data import Columns, load_data
 from doorstep_converters.progress import Watch, watch_stderr

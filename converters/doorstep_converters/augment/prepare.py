@@ -1,0 +1,67 @@
+"""Augmentation as a stage: what goes into it is written down here, without the libraries its process needs."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from doorstep_converters.augment.plan import AugmentPlan, check_plan
+from doorstep_converters.checkpoint import find_checkpoint
+from doorstep_converters.data import DataSet, Row
+from doorstep_converters.stages import Output, Stage
+
+CORPUS = "corpus.jsonl"
+
+
+def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> Stage:
+    """Return the stage that augments the training split of `data`.
+
+    Raises:
+        UsageError: the plan is wrong. DataError: the teacher lacks labels of the data.
+    """
+    check_plan(plan)
+    content = {
+        "train": [[row.text, row.label] for row in data.train],
+        "held_out": [row.text for row in (*data.dev, *data.test)],
+    }
+    texts = work / "augment.json"
+    texts.write_text(json.dumps(content), encoding="ascii")
+    values, inputs = asdict(plan), [data.digest]
+    if plan.teacher is not None:
+        teacher = find_checkpoint(plan.teacher)
+        values["teacher"] = str(teacher.folder.resolve())
+        inputs.append(teacher.digest)
+    for name in ("lexicon", "brands"):
+        if values[name] is not None:
+            path = Path(values[name]).resolve()
+            values[name] = str(path)
+            inputs.append(_digest(path))
+    arguments = {"data": str(texts), "plan": values, "seed": seed, "labels": data.labels}
+    return Stage("augment", "doorstep_converters.augment.stage:make", arguments, tuple(inputs))
+
+
+def ablate_stage(data: DataSet, made: Output, seed: int, work: Path) -> Stage:
+    """Return the stage that measures what `made`, the output of `augment_stage`, brings."""
+    splits = {name: [[row.text, row.label] for row in getattr(data, name)] for name in ("train", "dev")}
+    splits["dev"] = splits["dev"] or [[row.text, row.label] for row in data.test]
+    texts = work / "ablation.json"
+    texts.write_text(json.dumps(splits), encoding="ascii")
+    arguments = {"corpus": str(made.folder), "data": str(texts), "seed": seed}
+    return Stage("ablation", "doorstep_converters.augment.stage:measure", arguments, (made.digest, data.digest))
+
+
+def read_corpus(folder: Path) -> list[Row]:
+    """Return the labelled rows of a stage's `corpus.jsonl`."""
+    with open(folder / CORPUS, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [Row(row["text"], row["label"]) for row in rows if row["label"] is not None]
+
+
+def _digest(path: Path) -> str:
+    """Return a digest over a file, or over the files of a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with open(file, "rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()
