@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.errors import CheckpointError
+from doorstep_converters.students import MODELS as STUDENTS
 
 TESTED = (
     "albert", "bert", "deberta", "deberta-v2", "distilbert", "roberta", "xlm-roberta",
@@ -120,7 +121,8 @@ def _check_architecture(folder: Path, config: dict[str, Any], model_type: str) -
 
     is_encoder = not (config.get("is_decoder") or config.get("is_encoder_decoder"))
     causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or [])
-    if model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and is_encoder and not causal:
+    is_known = model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or model_type in STUDENTS
+    if is_known and is_encoder and not causal:
         return
     raise CheckpointError(
         f"{folder}: architecture {model_type or 'unknown'!r} is no text encoder that doorstep can classify with; "
