@@ -3,6 +3,7 @@
 none                        fp32 weights, fp32 activations
 weight_only_wfp16_afp32     weights stored as fp16, computed in fp32
 weight_only_wi8_afp32       weights stored as int8, computed in fp32
+weight_only_ti4_wi8_afp32   embedding tables stored as int4, one scale a row, other weights as int8; computed in fp32
 weight_only_wi4_afp32       weights stored as int4 in blocks, computed in fp32
 dynamic_wi4_afp32           int4 weights; activations quantized to int8 at run time by the engine
 dynamic_wi8_afp32           int8 weights; activations quantized at run time by the engine
@@ -16,6 +17,7 @@ SHORT_NAMES = {
     "none": "fp32",
     "weight_only_wfp16_afp32": "fp16",
     "weight_only_wi8_afp32": "int8-weights",
+    "weight_only_ti4_wi8_afp32": "int4-tables",
     "weight_only_wi4_afp32": "int4-weights",
     "dynamic_wi4_afp32": "int4",
     "dynamic_wi8_afp32": "int8",

@@ -48,7 +48,9 @@ _ARM64_EXCLUDED = dict.fromkeys(
     ("openvino-int8-weights", "openvino-int4-weights", "openvino-int8-static"), _OPENVINO_ARM
 )
 _ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "weight_only_wi8_afp32"), numpy=_NUMPY)
-_LAST_RESORT = _plans(numpy=_NUMPY)  # behind every engine; 64-bit devices have one
+_TABLES = ("weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32")  # for students, most of which is a table
+_REQUEST = _plans(onnx=_TABLES, numpy=(*_NUMPY, "weight_only_ti4_wi8_afp32"))  # NumPy: behind every engine
+_REQUEST_ARMV7 = _plans(numpy=("weight_only_ti4_wi8_afp32",))
 _ARMV7_EXCLUDED = {
     "onnx": f"ONNX Runtime {_NO_WHEEL}",
     "openvino": f"OpenVINO {_NO_WHEEL}",
@@ -60,11 +62,11 @@ _ARMV7_EXCLUDED = {
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("x86-64", "x86_64", _X86, {}, can_saturate=True, on_request=_LAST_RESORT),
-        Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_LAST_RESORT),
-        Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_LAST_RESORT),
-        Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_LAST_RESORT),
-        Target("armv7", "armv7l", _ARMV7, _ARMV7_EXCLUDED),
+        Target("x86-64", "x86_64", _X86, {}, can_saturate=True, on_request=_REQUEST),
+        Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_REQUEST),
+        Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_REQUEST),
+        Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_REQUEST),
+        Target("armv7", "armv7l", _ARMV7, _ARMV7_EXCLUDED, on_request=_REQUEST_ARMV7),
     )
 }
 

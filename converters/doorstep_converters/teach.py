@@ -1,5 +1,8 @@
 """The teacher answers a corpus, once: text by text in, Arrow files out, never more than one shard in memory."""
 
+import hashlib
+import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -37,15 +40,17 @@ def answer(
         corpus: a `.jsonl` file of texts, labelled or not.
         max_length: tokens of the teacher's own that it reads of a text.
         extras: of `taught.EXTRAS`.
-        resume: folder that keeps finished shards until all are made, so that a killed run goes on from there.
+        resume: folder that keeps finished shards until all are made, so that a killed run goes on from there; shards
+            of another teacher, corpus or length are not looked at.
 
     Raises:
         DataError: a label that the teacher lacks, an unknown extra, or no texts.
     """
     if unknown := set(extras) - set(EXTRAS):
         raise DataError(f"extras: expected some of {', '.join(EXTRAS)}, got {min(unknown)!r}")
-    teacher = _Teacher(Path(checkpoint), min(max_length, find_checkpoint(checkpoint).max_length), tuple(extras))
-    work = Path(resume) if resume else out
+    found = find_checkpoint(checkpoint)
+    teacher = _Teacher(found.folder, min(max_length, found.max_length), tuple(extras))
+    work = Path(resume) / _key(found.digest, Path(corpus), max_length, extras) if resume else out
     work.mkdir(parents=True, exist_ok=True)
     total, done, kept = _count(Path(corpus)), 0, 0
     for number, rows in enumerate(_shards(Path(corpus))):
@@ -61,7 +66,7 @@ def answer(
     taught = Taught(done, teacher.labels, tuple(extras), teacher.width, teacher.heads)
     if work != out:
         for path in work.glob("*.arrow"):
-            shutil.copyfile(path, out / path.name)
+            _move(path, out / path.name)
         shutil.rmtree(work)
     for path in out.glob("*.sha256"):
         path.unlink()
@@ -87,7 +92,7 @@ class _Teacher:
         self._places = {label: place for place, label in enumerate(self.labels)}
         self._attention = LastAttention(self._model) if "relations" in extras else None
         self.heads = self._attention.heads if self._attention else 0
-        self.width = 0
+        self.width = len(self._batch([""])[0].get("vector", ()))
 
     def answer(self, rows: Sequence[tuple[str, str | None]]) -> dict[str, list[Any]]:
         """Return the columns of `taught.features` for some texts; texts of like length are read together."""
@@ -115,7 +120,6 @@ class _Teacher:
         rows: list[dict[str, Any]] = [{"logits": row} for row in got.logits.float().cpu().numpy()]
         if "vector" in self._extras:
             vectors = averaged(got, mask).cpu().numpy().astype(np.float16)  # [batch, width]
-            self.width = vectors.shape[1]
             for row, vector in zip(rows, vectors, strict=True):
                 row["vector"] = vector
         if self._attention:
@@ -134,6 +138,20 @@ class _Teacher:
                 "correct the label, or leave it out to have the teacher decide"
             )
         return self._places[label]
+
+
+def _key(teacher: str, corpus: Path, max_length: int, extras: Sequence[str]) -> str:
+    with open(corpus, "rb") as file:
+        parts = [teacher, hashlib.file_digest(file, "sha256").hexdigest(), max_length, sorted(extras)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _move(source: Path, target: Path) -> None:
+    """Give a file a second name, which costs no second copy; a copy where the two are on different disks."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _shards(corpus: Path) -> Iterator[list[tuple[str, str | None]]]:

@@ -71,7 +71,8 @@ def _value(op: str, name: str, default: Any, attributes: Mapping[str, Any]) -> A
     return value
 
 
-_WORDS = {"to": _DTYPES, "dtype": _DTYPES, "direction": _DIRECTIONS, "approximate": frozenset(["none", "tanh"])}
+_WORDS = {"to": _DTYPES, "dtype": _DTYPES, "direction": _DIRECTIONS, "approximate": frozenset(["none", "tanh"]),
+          "mode": frozenset(["constant"])}  # fmt: skip
 _REDUCE = {"keepdims": 1, "noop_with_empty_axes": 0}
 _WINDOW: dict[str, Any] = {"pads": (), "strides": (), "dilations": ()}
 _RECURRENT = {"hidden_size": int, "direction": "forward"}
@@ -119,6 +120,7 @@ OPERATORS: dict[str, Operator] = {
     "MaxPool": Operator(layers.max_pool, 1, 1, {"kernel_shape": tuple, **_WINDOW}),
     "Min": Operator(partial(maths.fold, np.minimum), 1, _ANY),
     "Mod": Operator(maths.modulo, 2, 2, {"fmod": 0}),
+    "Pad": Operator(shapes.pad, 2, 4, {"mode": "constant"}),
     "Range": Operator(shapes.range_, 3, 3),
     "Reshape": Operator(shapes.reshape, 2, 2, {"allowzero": 0}),
     "Shape": Operator(shapes.shape_of, 1, 1, {"start": 0, "end": _TO_THE_END}),

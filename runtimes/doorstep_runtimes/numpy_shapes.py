@@ -48,6 +48,16 @@ def slice_(x: Array, starts: Array, ends: Array, axes: Array | None = None, step
     return x[tuple(index)]
 
 
+def pad(x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, *, mode: str) -> Array:
+    """Put `value` (0 where it is left out) around `x`; `mode` is `constant`, the only one known here."""
+    places = range(x.ndim) if axes is None else [place % x.ndim for place in _ints(axes)]
+    widths, around = _ints(pads), [(0, 0)] * x.ndim
+    for place, before, after in zip(places, widths[: len(places)], widths[len(places) :], strict=True):
+        around[place] = (before, after)
+    _bound([length + before + after for length, (before, after) in zip(x.shape, around, strict=True)])
+    return np.pad(x, around, constant_values=0 if value is None else value.item())
+
+
 def squeeze(x: Array, axes: Array | None = None) -> Array:
     return np.squeeze(x, axis=None if axes is None else tuple(_ints(axes)))
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
 from doorstep_converters.export.numpy import Network, Node, keep_used, write_network
+from doorstep_converters.quantize.packed import half_bytes
 from doorstep_converters.worker import Channel
 
 _LARGE = 1024  # elements from which a weight is worth storing small
@@ -31,10 +32,10 @@ def quantize(
     `can_saturate` changes nothing here: products are computed in fp32.
     """
     network = read_network(Path(source))
-    if recipe not in ("none", "weight_only_wfp16_afp32", "weight_only_wi8_afp32"):
+    if recipe not in ("none", "weight_only_wfp16_afp32", "weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32"):
         raise UsageError(f"recipe: the NumPy runtime has no {recipe!r}")
     if recipe != "none":
-        network = pack_weights(network, is_int8=recipe == "weight_only_wi8_afp32")
+        network = pack_weights(network, is_int8="wi8" in recipe, has_int4_tables="ti4" in recipe)
     write_network(network, out)
     return {}
 
@@ -46,13 +47,13 @@ def read_network(path: Path) -> Network:
     return Network(plain["inputs"], plain["outputs"], nodes, load_file(path.with_suffix(".safetensors")))
 
 
-def pack_weights(network: Network, is_int8: bool) -> Network:
-    """Store large weights as fp16, or as int8 with an fp32 scale a channel.
+def pack_weights(network: Network, is_int8: bool, has_int4_tables: bool = False) -> Network:
+    """Store large weights as fp16, or as int8 with an fp32 scale a channel; tables as int4 if asked.
 
     Rows of a table are looked up first and unpacked then; other weights are unpacked right before each use. Weights
     of recurrent and other layers stay fp16.
     """
-    packer = _Packer(network, is_int8)
+    packer = _Packer(network, is_int8, has_int4_tables)
     for node in network.nodes:
         packer.pack(node)
     packed = replace(network, nodes=packer.nodes, weights={**network.weights, **packer.weights})
@@ -62,11 +63,12 @@ def pack_weights(network: Network, is_int8: bool) -> Network:
 class _Packer:
     """Collects nodes and weights; a weight that is used twice is packed once."""
 
-    def __init__(self, network: Network, is_int8: bool) -> None:
+    def __init__(self, network: Network, is_int8: bool, has_int4_tables: bool) -> None:
         self.nodes: list[Node] = []
         self.weights: dict[str, Array] = {}
         self._network = network
         self._is_int8 = is_int8
+        self._has_int4_tables = has_int4_tables
         self._count = 0
 
     def pack(self, node: Node) -> None:
@@ -90,14 +92,34 @@ class _Packer:
             self.nodes.append(Node("Gather", [self._half(table), indices], [rows]))
             self.nodes.append(Node("Cast", [rows], node.outputs, {"to": "float32"}))
             return
-        packed, scale = self._int8(table, 0, is_column=True)
+        is_int4 = self._has_int4_tables and self._network.weights[table].shape[1] % 2 == 0
+        packed, scale = self._int4(table) if is_int4 else self._int8(table, 0, is_column=True)
         wide, scales = self._new(table), self._new(table)
         self.nodes += [
             Node("Gather", [packed, indices], [rows]),
             Node("Cast", [rows], [wide], {"to": "float32"}),
             Node("Gather", [scale, indices], [scales]),
-            Node("Mul", [wide, scales], node.outputs),
+            Node("Mul", [self._apart(wide) if is_int4 else wide, scales], node.outputs),
         ]
+
+    def _int4(self, table: str) -> tuple[str, str]:
+        """Pack a table, two values a byte; returns the names of bytes and scales."""
+        self.weights[f"{table}.int4"], self.weights[f"{table}.scale.int4"] = half_bytes(self._network.weights[table])
+        self.weights["sixteen"], self.weights["eight"] = np.array(16, np.float32), np.array(8, np.float32)
+        return f"{table}.int4", f"{table}.scale.int4"
+
+    def _apart(self, wide: str) -> str:
+        """Add the nodes that take bytes apart, see `packed.half_bytes`; returns the name of the values."""
+        shifted, left, above, right, both, values = (self._new(wide) for _ in range(6))
+        self.nodes += [
+            Node("Div", [wide, "sixteen"], [shifted]),
+            Node("Floor", [shifted], [left]),
+            Node("Mul", [left, "sixteen"], [above]),
+            Node("Sub", [wide, above], [right]),
+            Node("Concat", [left, right], [both], {"axis": -1}),
+            Node("Sub", [both, "eight"], [values]),
+        ]
+        return values
 
     def _unpack(self, name: str, node: Node, place: int) -> str:
         """Add the node that unpacks a weight for its place among the inputs of `node`; returns the new name."""

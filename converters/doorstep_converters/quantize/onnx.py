@@ -15,6 +15,7 @@ from doorstep.errors import UsageError
 from doorstep.tensors import Array
 from doorstep_converters.export.onnx import describe, move_weights, optimize
 from doorstep_converters.quantize.calibration import read_feeds
+from doorstep_converters.quantize.packed import pack
 from doorstep_converters.worker import Channel
 
 _DENSE = ["MatMul", "Gemm", "Gather"]
@@ -41,6 +42,8 @@ def quantize(
         store_fp16(Path(source), target)
     elif recipe == "weight_only_wi4_afp32":
         _int4(source, target)
+    elif recipe in ("weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32"):
+        pack(Path(source), target, table_bits=4 if "ti4" in recipe else 8)
     elif recipe == "dynamic_wi8_afp32":
         _dynamic(source, target, can_saturate)
     elif recipe == "static_wi8_ai8":

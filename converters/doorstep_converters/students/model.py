@@ -56,13 +56,24 @@ class Student(PreTrainedModel):
         """Return token vectors [batch, sequence, hidden_size], 0 at padding."""
         return self.token_dropout(self.table(input_ids)) * mask
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **unused: Any) -> SequenceClassifierOutput:
-        """Return logits [batch, classes]; `hidden_states` holds the text vector [batch, features] alone."""
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        **unused: Any,
+    ) -> SequenceClassifierOutput:
+        """Return logits [batch, classes], the loss where there are `labels` [batch], and the text vectors.
+
+        `hidden_states` holds nothing but the text vectors [batch, features].
+        """
         if attention_mask.dim() != 2:
             raise ValueError("attention_mask: expected [batch, sequence]")
         mask = attention_mask.unsqueeze(2).to(torch.float32)  # [batch, sequence, 1]
         pooled = self.pool(self.look_up(input_ids, mask), mask)
-        return SequenceClassifierOutput(logits=self.head(pooled), hidden_states=(pooled,))
+        logits = self.head(pooled)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=(pooled,))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.table
