@@ -136,8 +136,17 @@ def gates_card(gates: dict[str, Gates]) -> str:
     """Return a part of the model card, variant by variant, as Markdown."""
     if not gates:
         return ""
-    head = "| variant | accuracy | drop | agreement with teacher | worst class | slice gap | noise drop | ECE before → after |"
-    lines = ["", "## Gates", "", head, "|---" * 8 + "|"]
+    titles = (
+        "variant",
+        "accuracy",
+        "drop",
+        "agreement",
+        "worst class",
+        "slice gap",
+        "noise drop",
+        "ECE before → after",
+    )
+    lines = ["", "## Gates", "", f"| {' | '.join(titles)} |", "|---" * 8 + "|"]
     for name, g in gates.items():
         worst = min(g.classes, key=lambda label: g.classes[label])
         gap = "–" if g.slice_gap is None else f"{g.slice_gap:.2f}"
@@ -147,7 +156,10 @@ def gates_card(gates: dict[str, Gates]) -> str:
             f"{noise} | {g.ece_before:.4f} → {g.ece:.4f} (T={g.temperature:g}) |"
         )
     first = next(iter(gates.values()))
-    lines += ["", f"On {first.examples} held-out texts. Drop, slice gap and noise drop are points of accuracy."]
+    lines += [
+        "",
+        f"On {first.examples} held-out texts. Agreement is with the teacher; drop, slice gap and noise drop are points of accuracy.",
+    ]
     for title, found in (("Recall of each class", first.classes), ("Accuracy of each slice", first.slices)):
         if found:
             lines += ["", f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()) + "."]

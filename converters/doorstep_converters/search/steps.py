@@ -148,13 +148,13 @@ class Steps:
                 Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest))
             )
         rows = max(1, len(self.data.train))
-        options = {
+        options: dict[str, Any] = {
             "seed": self.order.seed,
             "epochs": max(1, round(steps * _BATCH / rows)) if steps else None,
             "learning_rate": 1e-4 * choice.rate,
             "is_pickle_allowed": False,
         }
-        arguments = {
+        arguments: dict[str, Any] = {
             "checkpoint": folder,
             "data": str(self._pairs()),
             "labels": list(self.teacher.labels or ()),
@@ -337,8 +337,8 @@ def _check_splits(data: DataSet) -> None:
         raise DataError(f"{data.source}: no training split to teach students with; expected rows with split train")
     if len(data.dev) < _FEWEST:
         raise DataError(
-            f"{data.source}: its dev split has {len(data.dev)} texts, and candidates are compared on {_FEWEST} or more; "
-            "add rows, or name more of them dev in a column 'split'"
+            f"{data.source}: its dev split has {len(data.dev)} texts, and candidates are compared on {_FEWEST} "
+            "or more; add rows, or name more of them dev in a column 'split'"
         )
 
 
