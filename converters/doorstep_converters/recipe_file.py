@@ -29,8 +29,8 @@ from doorstep_converters.search.order import Order
 _MAX_BYTES = 1 << 20
 _TOP: dict[str, type | tuple[type, ...]] = {
     "checkpoint": str, "data": str, "target": str, "budget": str, "out": str, "name": str, "version": str,
-    "variants": list, "max_length": int, "eval_limit": int, "sign": str, "allow_pickle": bool, "agreement": (int, float),
-    "drop": (int, float), "search": dict, "columns": dict, "training": dict,
+    "variants": list, "max_length": int, "eval_limit": int, "sign": str, "allow_pickle": bool,
+    "agreement": (int, float), "drop": (int, float), "search": dict, "columns": dict, "training": dict,
 }  # fmt: skip
 _SEARCH: dict[str, type | tuple[type, ...]] = {
     "students": list, "augmented": list, "rungs": list, "trials": int, "minutes": (int, float), "prefer": str,
@@ -60,8 +60,8 @@ def read_recipe(path: Path, cache: Path) -> Order | Job:
         return job
     table = plain.get("search", {})
     _check(table, _SEARCH, f"{path.name}: [search]")
-    lists = {name: tuple(table.pop(name)) for name in ("students", "augmented", "rungs") if name in table}
-    return Order(job, parse_budget(plain["budget"]), **lists, **table)
+    options: dict[str, Any] = {name: tuple(value) if name in _ITEMS else value for name, value in table.items()}
+    return Order(job, parse_budget(plain["budget"]), **options)
 
 
 def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
@@ -104,7 +104,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path.name}: expected TOML ({error!s:.200})") from error
 
 
-def _check(table: Mapping[str, Any], known: Mapping[str, type | tuple[type, ...]], place: str) -> None:
+def _check(table: dict[str, Any], known: Mapping[str, type | tuple[type, ...]], place: str) -> None:
     for name, value in table.items():
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -116,5 +116,5 @@ def _check(table: Mapping[str, Any], known: Mapping[str, type | tuple[type, ...]
             names = wanted.__name__ if isinstance(wanted, type) else "number"
             raise UsageError(f"{place}: expected {name} to be of type {names}, got {value!r:.40}")
         item = _ITEMS.get(name)
-        if item is not None and not all(type(part) is item for part in value):
+        if item is not None and isinstance(value, list) and not all(type(part) is item for part in value):
             raise UsageError(f"{place}: expected {name} to be a list of {item.__name__}, got {value!r:.60}")
