@@ -117,7 +117,8 @@ def _cell(point: Point, name: str) -> str | None:
 
 def _teacher(found: Found) -> str:
     r = found.reference
-    return f"{show('size', r['bytes'])}, p50 {r['p50_ms']:.4g} ms in PyTorch here on one thread, accuracy {r['accuracy']:.4f}"
+    speed = f"p50 {r['p50_ms']:.4g} ms in PyTorch here on one thread"
+    return f"{show('size', r['bytes'])}, {speed}, accuracy {r['accuracy']:.4f}"
 
 
 def _gain(found: Found) -> str:
@@ -165,8 +166,9 @@ def _picture(found: Found) -> Markup:
             axes.annotate(point.name, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=6)
     if shown:
         axes.set_xscale("log")
-        axes.plot(*zip(*sorted((p.figures["p95"], p.figures["accuracy"]) for p in shown if p.name in front), strict=True),
-                  color="#4a5568", linewidth=0.8, drawstyle="steps-post")  # fmt: skip
+        line = sorted((p.figures["p95"] or 0.0, p.figures["accuracy"] or 0.0) for p in shown if p.name in front)
+        xs, ys = [x for x, _ in line], [y for _, y in line]
+        axes.plot(xs, ys, color="#4a5568", linewidth=0.8, drawstyle="steps-post")
     if (bound := found.budget.bound("p95")) is not None:
         axes.axvline(bound, color="#a0aec0", linestyle="--", linewidth=1)
     kind = "modelled" if any(point.latency == "modelled" for point in shown) else "measured"
