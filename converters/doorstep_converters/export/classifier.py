@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from doorstep_converters import prune
+from doorstep_converters import prune, students
 
 # Additive attention mask. exp(-40) is below the resolution of fp32 sums of probabilities, and unlike the -3.4e38 of
 # transformers it leaves int8 activation ranges usable: static int8 BERT agrees 1.0 with it and 0.92 without.
@@ -67,6 +67,7 @@ def load_model(folder: Path, is_pickle_allowed: bool = False) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     prune.register()
+    students.register()
     model = AutoModelForSequenceClassification.from_pretrained(
         folder,
         use_safetensors=None if is_pickle_allowed else True,

@@ -1,0 +1,23 @@
+"""Students: small checkpoints that learn from a large one. Each is a checkpoint folder like any other."""
+
+from importlib import import_module
+
+MODELS = {
+    "doorstep-bilstm": ("bilstm", "BiLstm"),
+    "doorstep-cnn": ("cnn", "Cnn"),
+    "doorstep-hashed": ("hashed", "Hashed"),
+    "doorstep-static": ("static", "Static"),
+}
+"""Model type to the module it lives in and the beginning of its classes' names."""
+
+
+def register() -> None:
+    """Tell transformers' Auto classes about the small students; more than once does no harm."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    for model_type, (module, name) in MODELS.items():
+        found = import_module(f"doorstep_converters.students.{module}")
+        config = getattr(found, f"{name}Config")
+        AutoConfig.register(model_type, config, exist_ok=True)
+        model = getattr(found, f"{name}ForSequenceClassification")
+        AutoModelForSequenceClassification.register(config, model, exist_ok=True)

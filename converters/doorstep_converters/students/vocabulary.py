@@ -1,0 +1,144 @@
+"""Tokenizers for students: the teacher's with fewer tokens, or a new one trained on the corpus.
+
+Whatever is made is a `tokenizer.json` that the `tokenizers` library runs on the device.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+_PAD, _UNK, _CLS = _SPECIAL = ("[PAD]", "[UNK]", "[CLS]")
+_DENSE_SCRIPT = 0.2  # share of characters written without spaces from which a text is cut by likelihood
+_LONGEST_PIECE = 4  # characters of a piece of Chinese: words of shop reviews are hardly longer
+_DIGITS = 3  # of a piece's log probability; more change no cut and fill the file
+
+
+def student_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of at most `size` tokens for a student.
+
+    Chinese and Japanese texts get pieces of one to four characters; other texts the teacher's WordPiece tokens that
+    the corpus uses and the most frequent ones beside them; a teacher with other tokens gives way to trained WordPiece.
+    """
+    if _dense_share(texts) > _DENSE_SCRIPT:
+        return _wrapped(_pieces(texts, size))
+    if is_word_piece(teacher):
+        tokens = kept_tokens(teacher, texts, size, without=(teacher.sep_token, teacher.mask_token))
+        names = {teacher.pad_token: _PAD, teacher.unk_token: _UNK, teacher.cls_token: _CLS}
+        return _wrapped(_cut(teacher, tokens, names))
+    return _wrapped(_word_pieces(texts, size))
+
+
+def cut_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> tuple[Any, list[int]]:
+    """Return the teacher's tokenizer with at most `size` tokens, its frame around a text kept, and their old ids.
+
+    Other tokenizers than WordPiece are returned whole.
+    """
+    if not size or not is_word_piece(teacher):
+        return teacher, list(range(len(teacher)))
+    tokens = kept_tokens(teacher, texts, size, without=())
+    ids = teacher.get_vocab()
+    names = {token: token for token in teacher.all_special_tokens}
+    state = json.loads(_cut(teacher, tokens, names).to_str())
+    state["post_processor"] = json.loads(teacher.backend_tokenizer.to_str())["post_processor"]
+    for entry in state["post_processor"].get("special_tokens", {}).values():
+        entry["ids"] = [tokens.index(token) for token in entry["tokens"]]
+    special = {
+        name: getattr(teacher, name) for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    }
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), model_max_length=teacher.model_max_length, **special
+    )
+    return wrapped, [ids[token] for token in tokens]
+
+
+def is_word_piece(teacher: Any) -> bool:
+    """Tell whether a tokenizer's tokens can be left out one by one: what has no token is cut into smaller ones."""
+    return bool(json.loads(teacher.backend_tokenizer.to_str())["model"]["type"] == "WordPiece")
+
+
+def character_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """Make a tokenizer whose tokens are single characters, the `size` most frequent of the corpus."""
+    tokenizer = Tokenizer(models.WordPiece({}, unk_token=_UNK, max_input_chars_per_word=1))
+    tokenizer.normalizer = _plain()
+    counts = Counter(character for text in texts for character in tokenizer.normalizer.normalize_str(text))
+    tokens = [*_SPECIAL, *(character for character, _ in counts.most_common(size - len(_SPECIAL)))]
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token=_UNK, max_input_chars_per_word=1)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return _wrapped(tokenizer)
+
+
+def _dense_share(texts: Sequence[str]) -> float:
+    sample = "".join(texts[:: max(1, len(texts) // 1000)])
+    return sum("\u3040" <= character <= "\u9fff" for character in sample) / max(1, len(sample))
+
+
+def _plain() -> Any:
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+
+
+def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Let every text begin with [CLS]: even an empty one has a token then, and filters see where a text starts."""
+    first = tokenizer.token_to_id(_CLS)
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[(_CLS, first)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=_PAD, unk_token=_UNK, cls_token=_CLS, model_max_length=512
+    )
+
+
+def _pieces(texts: Sequence[str], size: int) -> Tokenizer:
+    """Train a unigram model; its pieces keep to one run of characters between spaces and punctuation."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = _plain()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size, special_tokens=list(_SPECIAL), unk_token=_UNK, max_piece_length=_LONGEST_PIECE
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    state = json.loads(tokenizer.to_str())
+    state["model"]["vocab"] = [[token, round(score, _DIGITS)] for token, score in state["model"]["vocab"]]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _word_pieces(texts: Sequence[str], size: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece({}, unk_token=_UNK))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL)))
+    return tokenizer
+
+
+def kept_tokens(teacher: Any, texts: Sequence[str], size: int, without: Sequence[str]) -> list[str]:
+    """Choose special tokens, letters, what the corpus uses, then the lowest ids: WordPiece numbers by frequency."""
+    vocabulary = teacher.get_vocab()
+    by_id = sorted(vocabulary, key=vocabulary.__getitem__)
+    counts = Counter(
+        token for row in teacher(list(texts), truncation=False, verbose=False)["input_ids"] for token in row
+    )
+    first = (teacher.pad_token, teacher.unk_token, teacher.cls_token, *teacher.all_special_tokens)
+    letters = [token for token in by_id if len(token.removeprefix("##")) == 1 and token.isascii()]
+    ordered = [
+        *first, *letters, *(by_id[place] for place, _ in counts.most_common()),
+        *(token for token in by_id if not token.startswith("[unused")),
+    ]  # fmt: skip
+    return [token for token in dict.fromkeys(ordered) if token not in without][:size]
+
+
+def _cut(teacher: Any, tokens: Sequence[str], names: dict[str, str]) -> Tokenizer:
+    """Return the teacher's tokenizer with these tokens alone, special ones under their new names."""
+    state = json.loads(teacher.backend_tokenizer.to_str())
+    state["model"]["vocab"] = {names.get(token, token): place for place, token in enumerate(tokens)}
+    state["model"]["unk_token"] = names[teacher.unk_token]
+    places = {token: place for place, token in enumerate(tokens)}
+    state["added_tokens"] = [{**_added(new), "id": places[old]} for old, new in names.items()]
+    state["post_processor"] = state["truncation"] = state["padding"] = None
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _added(token: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"content": token, "special": True, **flags}

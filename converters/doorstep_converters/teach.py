@@ -1,0 +1,147 @@
+"""The teacher answers a corpus, once: text by text in, Arrow files out, never more than one shard in memory."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from doorstep.errors import DataError
+from doorstep_converters.checkpoint import find_checkpoint
+from doorstep_converters.export.classifier import load_model
+from doorstep_converters.students.relations import LastAttention
+from doorstep_converters.students.space import averaged
+from doorstep_converters.taught import EXTRAS, Taught, is_whole, read_corpus, write_index, write_shard
+from doorstep_converters.tokenizer import load_tokenizer
+from doorstep_converters.worker import Channel
+
+SHARD = 2048  # texts of one Arrow file
+_BATCH = 64
+
+
+def answer(
+    out: Path,
+    channel: Channel,
+    checkpoint: str,
+    corpus: str,
+    max_length: int,
+    extras: Sequence[str] = (),
+    resume: str = "",
+) -> dict[str, Any]:
+    """Write the teacher's logits for every text of a corpus to `out`; a job of `stages`.
+
+    Args:
+        corpus: a `.jsonl` file of texts, labelled or not.
+        max_length: tokens of the teacher's own that it reads of a text.
+        extras: of `taught.EXTRAS`.
+        resume: folder that keeps finished shards until all are made, so that a killed run goes on from there.
+
+    Raises:
+        DataError: a label that the teacher lacks, an unknown extra, or no texts.
+    """
+    if unknown := set(extras) - set(EXTRAS):
+        raise DataError(f"extras: expected some of {', '.join(EXTRAS)}, got {min(unknown)!r}")
+    teacher = _Teacher(Path(checkpoint), min(max_length, find_checkpoint(checkpoint).max_length), tuple(extras))
+    work = Path(resume) if resume else out
+    work.mkdir(parents=True, exist_ok=True)
+    total, done, kept = _count(Path(corpus)), 0, 0
+    for number, rows in enumerate(_shards(Path(corpus))):
+        path = work / f"{number:05}.arrow"
+        if is_whole(path):
+            kept += 1
+        else:
+            write_shard(path, teacher.answer(rows), tuple(extras))
+        done += len(rows)
+        channel.progress(done / total)
+    if not done:
+        raise DataError(f"{corpus}: expected texts for the teacher to answer, got none")
+    taught = Taught(done, teacher.labels, tuple(extras), teacher.width, teacher.heads)
+    if work != out:
+        for path in work.glob("*.arrow"):
+            shutil.copyfile(path, out / path.name)
+        shutil.rmtree(work)
+    for path in out.glob("*.sha256"):
+        path.unlink()
+    write_index(out, taught)
+    return {"rows": done, "kept_shards": kept, "labels": list(teacher.labels)}
+
+
+class _Teacher:
+    """A checkpoint that answers batches.
+
+    Args:
+        max_length: tokens it reads of a text.
+    """
+
+    def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...]) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = load_model(folder).to(self._device)
+        self._tokenizer = load_tokenizer(folder)
+        self._max_length = max_length
+        self._extras = extras
+        names = self._model.config.id2label
+        self.labels = tuple(str(names[place]) for place in sorted(names))
+        self._places = {label: place for place, label in enumerate(self.labels)}
+        self._attention = LastAttention(self._model) if "relations" in extras else None
+        self.heads = self._attention.heads if self._attention else 0
+        self.width = 0
+
+    def answer(self, rows: Sequence[tuple[str, str | None]]) -> dict[str, list[Any]]:
+        """Return the columns of `taught.features` for some texts; texts of like length are read together."""
+        columns: dict[str, list[Any]] = {
+            "text": [text for text, _ in rows],
+            "label": [self._place(label) for _, label in rows],
+        }
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]))
+        found: list[dict[str, Any]] = [{}] * len(rows)
+        for start in range(0, len(order), _BATCH):
+            places = order[start : start + _BATCH]
+            for place, answered in zip(places, self._batch([rows[place][0] for place in places]), strict=True):
+                found[place] = answered
+        for name in found[0]:
+            columns[name] = [answered[name] for answered in found]
+        return columns
+
+    @torch.no_grad()
+    def _batch(self, texts: list[str]) -> list[dict[str, Any]]:
+        encoded = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
+        ).to(self._device)
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        got = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        rows: list[dict[str, Any]] = [{"logits": row} for row in got.logits.float().cpu().numpy()]
+        if "vector" in self._extras:
+            vectors = averaged(got, mask).cpu().numpy().astype(np.float16)  # [batch, width]
+            self.width = vectors.shape[1]
+            for row, vector in zip(rows, vectors, strict=True):
+                row["vector"] = vector
+        if self._attention:
+            parts = self._attention.stacked().cpu().numpy().astype(np.float16)  # [batch, sequence, 3, width]
+            for row, part, length, tokens in zip(rows, parts, mask.sum(dim=1).tolist(), ids.cpu().numpy(), strict=True):
+                row["tokens"] = tokens[:length].astype(np.int32)
+                row["relations"] = part[:length].reshape(-1)
+        return rows
+
+    def _place(self, label: str | None) -> int:
+        if label is None:
+            return -1
+        if label not in self._places:
+            raise DataError(
+                f"corpus: the teacher's head has {len(self.labels)} labels and lacks {label!r:.60}; "
+                "correct the label, or leave it out to have the teacher decide"
+            )
+        return self._places[label]
+
+
+def _shards(corpus: Path) -> Iterator[list[tuple[str, str | None]]]:
+    rows = read_corpus(corpus)
+    while shard := list(islice(rows, SHARD)):
+        yield shard
+
+
+def _count(corpus: Path) -> int:
+    with open(corpus, "rb") as file:
+        return max(1, sum(1 for _ in file))
