@@ -54,7 +54,7 @@ def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoi
     Raises:
         CheckpointError: missing, empty, no checkpoint, no tokenizer, only pickled weights, or unsupported.
     """
-    folder = _resolve(source, is_pickle_allowed)
+    folder = find_folder(source, is_pickle_allowed)
     config = _read_json(folder / "config.json")
     model_type = str(config.get("model_type", ""))
     _check_architecture(folder, config, model_type)
@@ -71,7 +71,12 @@ def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoi
     )
 
 
-def _resolve(source: str, is_pickle_allowed: bool) -> Path:
+def find_folder(source: str, is_pickle_allowed: bool = False) -> Path:
+    """Return where a checkpoint of any kind lies: a folder, `package:NAME`, or a hub id, which is downloaded.
+
+    Raises:
+        CheckpointError: nothing is there, or it is no Hugging Face checkpoint.
+    """
     if source.startswith("package:"):
         return _in_package(source.removeprefix("package:"))
     folder = Path(source)

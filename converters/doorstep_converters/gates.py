@@ -156,7 +156,7 @@ def gates_card(gates: dict[str, Gates]) -> str:
     first = next(iter(gates.values()))
     lines += [
         "",
-        f"On {first.examples} held-out texts. Agreement is with the teacher; drop, slice gap and noise drop are points of accuracy.",
+        f"On {first.examples} held-out texts. Agreement is with the teacher; drop, gap and noise are in points.",
     ]
     for title, found in (("Recall of each class", first.classes), ("Accuracy of each slice", first.slices)):
         if found:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from doorstep.manifest import Manifest, Measured
+from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.data import Columns
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
@@ -16,12 +17,21 @@ class Training:
     Attributes:
         is_forced: give the checkpoint a new head even though it has one.
         epochs: passes over the training data; None chooses by its size.
+        learning_rate: None takes what the method is usually happy with.
+        method: a key of `finetune.methods.METHODS`.
+        teacher: checkpoint whose probabilities are learnt instead of the training labels.
+        processes: more than one train together, each on a GPU of its own.
+        mixup: alpha of the distribution that shares for mixing embeddings are drawn from; 0 mixes nothing.
     """
 
     is_forced: bool = False
     epochs: float | None = None
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     seed: int = 20261124
+    method: str = "full"
+    teacher: str | None = None
+    processes: int = 1
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class Job:
         max_length: tokens a text keeps; None chooses from the data.
         cache: kept stages; shared by all converts.
         key: private key to sign with.
+        augment: more training texts to make; None for none.
         display_names: locale to label to the name people read.
         temperature: logits are divided by it, on the device as well (greater than 0).
         card: Markdown that is put behind the model card.
@@ -61,6 +72,7 @@ class Job:
     display_names: dict[str, dict[str, str]] = field(default_factory=dict)
     temperature: float = 1.0
     card: str = ""
+    augment: AugmentPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

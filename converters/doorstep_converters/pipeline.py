@@ -1,11 +1,10 @@
 """The whole way: checkpoint → fine-tune → export → quantize → parity → measure → pack. Start here."""
 
 import fcntl
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,17 +13,19 @@ from typing import Any
 from doorstep.device import Device
 from doorstep.errors import DataError, ParityError, UsageError
 from doorstep.manifest import FORMAT, Manifest
+from doorstep_converters.augment.stage import augment_stage, read_corpus
 from doorstep_converters.calibration_error import tempered
 from doorstep_converters.card import model_card
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
-from doorstep_converters.data import DataSet, load_data
+from doorstep_converters.data import DataSet, Row, load_data
 from doorstep_converters.evaluation import choose_golden, golden_examples, plan_evaluation
+from doorstep_converters.finetune.stage import finetune_stage
 from doorstep_converters.foresight import choices
 from doorstep_converters.job import Candidate, Job, Report
 from doorstep_converters.pack import Contents, check_place, golden, text_variant, write_bundle
 from doorstep_converters.progress import Watch
 from doorstep_converters.recipe import VariantPlan
-from doorstep_converters.stages import Stage, StageRunner
+from doorstep_converters.stages import StageRunner
 from doorstep_converters.targets import Target, find_target
 from doorstep_converters.variants import Trial, Workbench
 
@@ -103,22 +104,17 @@ def with_head(job: Job, source: Checkpoint, data: DataSet | None, bench: Workben
         raise DataError(f"{source.source}: it has no classification head; give labelled texts with --data to train one")
     if not data.train:
         raise DataError(f"{data.source}: no training split to learn from; expected rows with split train")
-    pairs = {split: [[row.text, row.label] for row in getattr(data, split)] for split in ("train", "dev")}
-    pairs["dev"] = pairs["dev"] or pairs["train"]
-    texts = bench.work / "training.json"
-    texts.write_text(json.dumps(pairs), encoding="ascii")
-    options = {**asdict(job.training), "is_pickle_allowed": job.is_pickle_allowed}
-    arguments = {
-        "checkpoint": str(source.folder.resolve()),
-        "data": str(texts),
-        "labels": data.labels,
-        "max_length": min(source.max_length, 256),
-        "options": options,
-    }
-    stage = Stage("finetune", "doorstep_converters.finetune.full:train", arguments, (source.digest, data.digest))
+    extra = _augmented(job, data, bench)
+    stage = finetune_stage(source, data, job.training, bench.work, extra, is_pickle_allowed=job.is_pickle_allowed)
     output = bench.run(stage, threads=bench.cores)
     trained = find_checkpoint(str(output.folder / "checkpoint"))
     return replace(trained, source=source.source, licence=trained.licence or source.licence)
+
+
+def _augmented(job: Job, data: DataSet, bench: Workbench) -> list[Row]:
+    if job.augment is None:
+        return []
+    return read_corpus(bench.run(augment_stage(data, job.augment, job.training.seed, bench.work), bench.cores).folder)
 
 
 def _options(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -22,6 +22,9 @@ class Watch(Protocol):
     def done(self, name: str, is_cached: bool) -> None:
         """Take note that a stage ended well."""
 
+    def note(self, name: str, text: str) -> None:
+        """Show what a stage has to say."""
+
 
 class Bars:
     """A bar a stage, with the time left."""
@@ -58,6 +61,9 @@ class Bars:
             if task.description == name:
                 self._progress.update(task.id, completed=1.0, description=f"{name}{' (kept)' if is_cached else ''}")
 
+    def note(self, name: str, text: str) -> None:
+        self._progress.console.print(f"{name}: {text}", markup=False, highlight=False)
+
 
 class Lines:
     """A line a stage, for logs and CI."""
@@ -83,6 +89,9 @@ class Lines:
 
     def done(self, name: str, is_cached: bool) -> None:
         self._say(name, "kept" if is_cached else "done")
+
+    def note(self, name: str, text: str) -> None:
+        print(f"{name}: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _say(self, name: str, state: str) -> None:
         with self._lock:

@@ -4,15 +4,18 @@ One crashing converter takes nothing else down, and nothing is computed twice. A
 files have the digests written when it was made; anything else is computed again.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -37,12 +40,16 @@ class Stage:
         job: `module:function`, called as `function(out=folder, **arguments)`; returns plain JSON values.
         arguments: plain JSON values; paths as text.
         inputs: digests of everything the arguments point at.
+        is_resumable: the job keeps its state in `channel.kept` and goes on from there after a kill.
+        processes: more than one train together, started by `accelerate launch`.
     """
 
     name: str
     job: str
     arguments: Mapping[str, Any]
     inputs: tuple[str, ...] = ()
+    is_resumable: bool = False
+    processes: int = 1
 
     @property
     def key(self) -> str:
@@ -87,13 +94,18 @@ class StageRunner:
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
         if (kept := _recall(folder)) is not None:
             return kept
-        shutil.rmtree(folder, ignore_errors=True)
-        with folder_aside(folder) as aside:
-            start = time.monotonic()
-            result = self._spawn(stage, aside, report, threads)
-            result.setdefault("seconds", round(time.monotonic() - start, 2))
-            index = {"result": result, "files": _digests(aside)}
-            (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        with self._unfinished(stage, folder.name) as unfinished:
+            if unfinished is not None and (kept := _recall(folder)) is not None:
+                return kept  # another process made it while this one waited
+            shutil.rmtree(folder, ignore_errors=True)
+            with folder_aside(folder) as aside:
+                start = time.monotonic()
+                result = self._spawn(stage, aside, unfinished, report, threads)
+                result.setdefault("seconds", round(time.monotonic() - start, 2))
+                index = {"result": result, "files": _digests(aside)}
+                (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+            if unfinished is not None:
+                shutil.rmtree(unfinished, ignore_errors=True)
         made = _recall(folder)
         if made is None:
             raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")
@@ -103,21 +115,42 @@ class StageRunner:
         """Kill every job that still runs."""
         self._is_closed = True
         for process in list(self._live):
-            process.kill()
+            _kill(process)
 
-    def _spawn(self, stage: Stage, aside: Path, report: Report, threads: int) -> dict[str, Any]:
+    @contextmanager
+    def _unfinished(self, stage: Stage, name: str) -> Iterator[Path | None]:
+        """Yield the folder a resumable stage goes on from; one process at a time has it, the next one waits."""
+        if not stage.is_resumable:
+            yield None
+            return
+        folder = self._cache / "unfinished" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_suffix(".lock"), "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder.mkdir(exist_ok=True)
+            yield folder
+
+    def _spawn(
+        self, stage: Stage, aside: Path, unfinished: Path | None, report: Report, threads: int
+    ) -> dict[str, Any]:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{stage.name}.log"
         message = {"job": stage.job, "out": str(aside), "arguments": dict(stage.arguments)}
-        command = [sys.executable, "-m", "doorstep_converters.worker", json.dumps(message)]
+        if unfinished is not None:
+            message |= {"kept": str(unfinished), "logs": str(self._logs / stage.name)}
+        launch = ["-m", "accelerate.commands.launch", "--num_processes", str(stage.processes)]
+        is_alone = stage.processes == 1
+        worker = ["-m", "doorstep_converters.worker", json.dumps(message)]
+        command = [sys.executable, *([] if is_alone else launch), *worker]
         with open(log, "wb") as errors:
             process = subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
-                env=_environment(threads),
+                env=_environment(max(1, threads // stage.processes)),
                 text=True,
+                start_new_session=not is_alone,
             )
             self._live.add(process)
             try:
@@ -125,12 +158,22 @@ class StageRunner:
                     raise ConversionError(f"{stage.name}: stopped")
                 last = _listen(process, report)
             finally:
-                process.kill()
+                _kill(process)
                 process.wait()
                 self._live.discard(process)
         if process.returncode != 0 or last is None:
             raise ConversionError(f"{stage.name}: {_last_line(log, process.returncode)}")
         return last
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a job, and all processes of one that has a session of its own."""
+    if process.poll() is not None:
+        return
+    with suppress(ProcessLookupError):
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -104,6 +104,8 @@ class Workbench:
         with self._watch.stage(stage.name) as report:
             output = self._runner.run(stage, report, threads)
             self._watch.done(stage.name, output.is_cached)
+        for note in output.result.get("notes", []):
+            self._watch.note(stage.name, note)
         self.stages[stage.name] = (time.monotonic() - start, output.is_cached)
         return output
 

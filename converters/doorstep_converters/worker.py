@@ -13,19 +13,33 @@ from doorstep.errors import DoorstepError
 
 
 class Channel:
-    """Sends messages to the parent; everything else a library prints goes to the log."""
+    """Sends messages to the parent; everything else a library prints goes to the log.
 
-    def __init__(self, stream: TextIO) -> None:
+    Attributes:
+        kept: folder that outlives a kill, for a stage that can go on where it stopped; None for the others.
+        logs: folder for TensorBoard's curves; None where nobody will look at them.
+    """
+
+    def __init__(self, stream: TextIO, kept: Path | None = None, logs: Path | None = None) -> None:
         self._stream = stream
+        self._notes: list[str] = []
+        self.kept = kept
+        self.logs = logs
 
     def progress(self, share: float) -> None:
         """Tell the share that is done (0 to 1)."""
         self._send({"progress": round(share, 4)})
 
+    def note(self, text: str) -> None:
+        """Tell the user, beside the result, of something that went otherwise than asked; the log has it at once."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 -- the log
+        self._notes.append(text)
+
     def result(self, value: dict[str, Any]) -> None:
-        """Send what came of the job, with the memory it took."""
+        """Send what came of the job, with every note and the memory it took."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self._send({"result": {"peak_rss_mib": round(peak), **value}})
+        notes = {"notes": self._notes} if self._notes else {}
+        self._send({"result": {"peak_rss_mib": round(peak), **value, **notes}})
 
     def _send(self, message: dict[str, Any]) -> None:
         self._stream.write(json.dumps(message) + "\n")
@@ -34,9 +48,8 @@ class Channel:
 
 def main() -> int:
     """Run the job in the first argument."""
-    channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    os.dup2(2, 1)
     message = json.loads(sys.argv[1])
+    channel = _open_channel(message)
     module, _, name = message["job"].partition(":")
     try:
         job = getattr(importlib.import_module(module), name)
@@ -50,6 +63,16 @@ def main() -> int:
         print(f"{type(error).__name__}: {first}", file=sys.stderr)  # noqa: T201 -- the log
         return 1
     return 0
+
+
+def _open_channel(message: dict[str, Any]) -> Channel:
+    """Take over stdout; of several processes that train together only the first one speaks."""
+    is_first = os.environ.get("RANK", "0") == "0"
+    handle = os.dup(1) if is_first else os.open(os.devnull, os.O_WRONLY)
+    stream = os.fdopen(handle, "w", encoding="utf-8")
+    os.dup2(2, 1)
+    kept, logs = message.get("kept"), message.get("logs")
+    return Channel(stream, Path(kept) if kept else None, Path(logs) if logs else None)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ instead of 11 and 16 ms (p50, one thread of a Xeon with AVX-512, NumPy 2.4, Open
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ def open_graph(graph: Graph, options: SessionOptions) -> Session:
     if raw or type(is_unpacked) is not bool:
         raise EngineError(f"engine options: expected is_unpacked true or false, got {options.engine_options!r:.80}")
     try:
-        model = read_model(graph.path)
-        program = plan(model, open_weights(graph.path.with_suffix(".safetensors")), is_unpacked)
+        path = Path(graph.path)
+        model = read_model(path)
+        program = plan(model, open_weights(path.with_suffix(".safetensors")), is_unpacked)
         session = NumpySession(
             graph, program, program.find(graph.inputs, model.inputs), program.find(graph.outputs, model.outputs)
         )

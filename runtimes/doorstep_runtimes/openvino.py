@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def open_graph(graph: Graph, options: SessionOptions) -> Session:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     if options.cache_dir is not None:
-        config["CACHE_DIR"] = str(options.cache_dir / "openvino")
+        config["CACHE_DIR"] = os.path.join(options.cache_dir, "openvino")
     config.update(options.engine_options)
     try:
         compiled = ov.Core().compile_model(str(graph.path), config.pop("DEVICE", "CPU"), config)

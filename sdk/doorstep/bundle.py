@@ -4,18 +4,21 @@ Nothing of a bundle is parsed before its size and sha256 were compared with the 
 bytes before their signature was (where a trust key is configured).
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from doorstep import manifest as manifests
 from doorstep.errors import BundleError, IntegrityError
 from doorstep.manifest import FileEntry, Manifest, Variant
 from doorstep.signing import TrustKey, verify_envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path  # imported where a caller asks for one: 5 ms of a start
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig.json"
@@ -27,8 +30,8 @@ _MAX_SIGNATURE_BYTES = 2 * manifests.MAX_MANIFEST_BYTES
 class Bundle:
     """A verified bundle folder. Made by `Bundle.open`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, digest: str, signer: str | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, manifest: Manifest, digest: str, signer: str | None) -> None:
+        self._folder = folder
         self.manifest = manifest
         self.digest = digest
         """sha256 of the manifest's bytes: the identity of everything in the bundle."""
@@ -37,8 +40,15 @@ class Bundle:
         self._entries = {entry.path: entry for entry in manifest.files}
         self._verified: set[str] = set()
 
+    @property
+    def folder(self) -> Path:
+        """Where the bundle lies."""
+        from pathlib import Path
+
+        return Path(self._folder)
+
     @classmethod
-    def open(cls, folder: str | Path, *, trust: TrustKey | None = None, is_lazy: bool = False) -> "Bundle":
+    def open(cls, folder: str | Path, *, trust: TrustKey | None = None, is_lazy: bool = False) -> Bundle:
         """Open a bundle folder and verify it.
 
         Args:
@@ -50,20 +60,20 @@ class Bundle:
         Raises:
             BundleError: no such folder, or no bundle; FormatError, IntegrityError, SignatureError: see there.
         """
-        root = Path(folder)
-        if not root.is_dir():
-            hint = "; unpack it with: doorstep unpack" if root.is_file() else ""
+        root = os.fspath(folder)
+        if not os.path.isdir(root):
+            hint = "; unpack it with: doorstep unpack" if os.path.isfile(root) else ""
             raise BundleError(f"{root}: expected a bundle folder, got {_describe(root)}{hint}")
-        if not (root / MANIFEST).is_file():
+        if not os.path.isfile(f"{root}/{MANIFEST}"):
             raise BundleError(f"{root}: no {MANIFEST} in it, so this is no bundle")
-        data = _read_bounded(root / MANIFEST, manifests.MAX_MANIFEST_BYTES)
+        data = _read_bounded(f"{root}/{MANIFEST}", manifests.MAX_MANIFEST_BYTES)
         signer = None
         if trust is not None:
             signer = verify_envelope(_read_signature(root), data, trust)
         bundle = cls(root, manifests.decode(data), hashlib.sha256(data).hexdigest(), signer)
         bundle._check_tree()
         if not is_lazy:
-            bundle.verify(path for path in bundle._entries if (root / path).exists())
+            bundle.verify(path for path in bundle._entries if os.path.exists(f"{root}/{path}"))
         return bundle
 
     def verify(self, paths: Iterable[str]) -> None:
@@ -75,18 +85,18 @@ class Bundle:
         for path in paths:
             self.file(path)
 
-    def file(self, path: str) -> Path:
+    def file(self, path: str) -> str:
         """Return the place of a listed file whose bytes have been verified.
 
         Raises:
             IntegrityError: not listed, missing, or altered.
         """
-        entry = self._entry(path)
+        entry, place = self._entry(path), f"{self._folder}/{path}"
         if path not in self._verified:
-            with _open_regular(self.folder / path) as file:
+            with _open_regular(place) as file:
                 _compare(entry, _digest(file))
             self._verified.add(path)
-        return self.folder / path
+        return place
 
     def read(self, path: str) -> bytes:
         """Return the verified bytes of a listed file of at most `MAX_SHARED_BYTES`.
@@ -95,26 +105,26 @@ class Bundle:
             IntegrityError: not listed, missing, altered, or too large to be held in memory.
         """
         entry = self._entry(path)
-        data = _read_bounded(self.folder / path, MAX_SHARED_BYTES)
+        data = _read_bounded(f"{self._folder}/{path}", MAX_SHARED_BYTES)
         _compare(entry, hashlib.sha256(data).hexdigest())
         return data
 
     def has(self, variant: Variant) -> bool:
         """Tell whether all files of `variant` are on this device."""
-        return all((self.folder / path).exists() for path in variant.files)
+        return all(os.path.exists(f"{self._folder}/{path}") for path in variant.files)
 
     def _entry(self, path: str) -> FileEntry:
         if path not in self._entries:
-            raise IntegrityError(f"{path}: not listed in {self.folder / MANIFEST}")
+            raise IntegrityError(f"{path}: not listed in {self._folder}/{MANIFEST}")
         return self._entries[path]
 
     def _check_tree(self) -> None:
         """Refuse links, unlisted files, wrong sizes, and missing files unless a whole variant is absent."""
-        found = dict(_walk(self.folder))
+        found = dict(_walk(self._folder))
         found.pop(MANIFEST, None)
         found.pop(SIGNATURE, None)
         if extra := sorted(found.keys() - self._entries.keys()):
-            raise IntegrityError(f"{self.folder}: {extra[0]} is not listed in the manifest; remove it")
+            raise IntegrityError(f"{self._folder}: {extra[0]} is not listed in the manifest; remove it")
         for path, size in found.items():
             if size != self._entries[path].size:
                 raise IntegrityError(f"{path}: expected {self._entries[path].size} bytes, got {size}")
@@ -123,7 +133,7 @@ class Bundle:
             if absent.issuperset(variant.files):
                 absent = absent - set(variant.files)
         if absent:
-            raise IntegrityError(f"{self.folder}: {min(absent)} is missing; fetch the bundle again")
+            raise IntegrityError(f"{self._folder}: {min(absent)} is missing; fetch the bundle again")
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -131,8 +141,10 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
     The caller builds `folder` aside (`files.folder_aside`), so that a half-made bundle is never seen.
     """
+    from dataclasses import replace
+
     entries = []
-    for path, size in sorted(_walk(folder)):
+    for path, size in sorted(_walk(os.fspath(folder))):
         manifests.check_path(path)
         with open(folder / path, "rb") as file:
             entries.append(FileEntry(path, size, hashlib.file_digest(file, "sha256").hexdigest()))
@@ -143,12 +155,12 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
-def _walk(root: Path) -> Iterable[tuple[str, int]]:
+def _walk(root: str) -> Iterable[tuple[str, int]]:
     """Yield (relative path, size) of every regular file; anything else is refused."""
     pending = [""]
     while pending:
         prefix = pending.pop()
-        with os.scandir(root / prefix) as entries:
+        with os.scandir(f"{root}/{prefix}") as entries:
             for entry in entries:
                 path = prefix + entry.name
                 status = entry.stat(follow_symlinks=False)
@@ -157,15 +169,15 @@ def _walk(root: Path) -> Iterable[tuple[str, int]]:
                 elif stat.S_ISREG(status.st_mode):
                     yield path, status.st_size
                 else:
-                    raise IntegrityError(f"{root / path}: expected a regular file, got a link or a device")
+                    raise IntegrityError(f"{root}/{path}: expected a regular file, got a link or a device")
 
 
-def _read_signature(root: Path) -> bytes | None:
-    path = root / SIGNATURE
-    return _read_bounded(path, _MAX_SIGNATURE_BYTES) if path.exists() else None
+def _read_signature(root: str) -> bytes | None:
+    path = f"{root}/{SIGNATURE}"
+    return _read_bounded(path, _MAX_SIGNATURE_BYTES) if os.path.exists(path) else None
 
 
-def _read_bounded(path: Path, limit: int) -> bytes:
+def _read_bounded(path: str, limit: int) -> bytes:
     with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -173,7 +185,7 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         return file.read(size)  # as much memory as the file needs; asking for the limit would reserve all of it
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open_regular(path: str) -> BinaryIO:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -200,5 +212,5 @@ def _compare(entry: FileEntry, digest: str) -> None:
         )
 
 
-def _describe(path: Path) -> str:
-    return "a single file" if path.is_file() else "nothing there"
+def _describe(path: str) -> str:
+    return "a single file" if os.path.isfile(path) else "nothing there"

@@ -1,4 +1,4 @@
-"""JSON from outside, decoded once and strictly into dataclasses and named tuples.
+"""JSON from outside, decoded once and strictly into records, named tuples and dataclasses.
 
 Libraries that do this either have no wheel for 32-bit ARM or take longer than loading the engine; see
 `sdk/docs/decisions/0002-own-decoder.md`.
@@ -8,11 +8,11 @@ import json
 import math
 import types
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 from doorstep.errors import FormatError
+from doorstep.record import Record
 
 _Value = TypeVar("_Value")
 _Reader = Callable[[Any, str], Any]
@@ -62,13 +62,13 @@ def build(plain: dict[str, Any], kind: type[_Value], subject: str) -> _Value:
 @cache
 def _reader(kind: Hashable) -> _Reader:
     """Return the function that checks a JSON value against the type `kind` and returns it decoded."""
-    if is_dataclass(kind) or hasattr(kind, "_field_defaults"):
-        return _object_reader(kind)
-    origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return lambda value, place: value
     if kind is float:
         return _number
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is None and hasattr(kind, "__annotations__"):
+        return _object_reader(kind)
     if origin is types.UnionType:
         return _union_reader(arguments)
     if origin is tuple:
@@ -98,8 +98,12 @@ def _object_reader(kind: Any) -> _Reader:
 
 def _required(kind: Any) -> set[str]:
     """Return the names of the fields without a default."""
-    if not is_dataclass(kind):
+    if issubclass(kind, Record):
+        return {name for name in kind.__slots__ if name not in kind.__defaults__}
+    if issubclass(kind, tuple):
         return {name for name in kind._fields if name not in kind._field_defaults}
+    from dataclasses import MISSING, fields
+
     return {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
 
 

@@ -2,12 +2,10 @@
 
 import functools
 import importlib.machinery
-import importlib.util
 import os
-from pathlib import Path
 from typing import NamedTuple
 
-from doorstep.session import RUNTIMES
+from doorstep.session import RUNTIMES, find_module
 
 _KNOWN_FEATURES = frozenset(
     [
@@ -60,8 +58,8 @@ class Device(NamedTuple):
     engines: dict[str, str]
 
     @classmethod
-    def detect(cls, root: Path = Path("/")) -> "Device":
-        """Read this machine, whose `proc` and `sys` lie under `root`; imports no engine."""
+    def detect(cls, root: str = "") -> "Device":
+        """Read this machine, whose `proc` and `sys` lie in the folder `root`; imports no engine."""
         info = _fields(_read(f"{root}/proc/cpuinfo"))
         return cls(
             arch=_arch(),
@@ -73,7 +71,7 @@ class Device(NamedTuple):
         )
 
 
-def granted_cores(root: Path = Path("/")) -> int:
+def granted_cores(root: str = "") -> int:
     """Count the cores this process may use: the smallest of its affinity and its cgroups' quotas, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -93,7 +91,7 @@ def installed_engines() -> dict[str, str]:
     found = {}
     for runtime in RUNTIMES.values():
         for distribution, module in runtime.distributions.items():
-            if spec := importlib.util.find_spec(module):
+            if spec := find_module(module):
                 found[distribution] = _version(distribution, spec)
     return found
 
@@ -141,7 +139,7 @@ def _features(info: dict[str, str]) -> frozenset[str]:
     return _KNOWN_FEATURES.intersection((info.get("flags") or info.get("Features") or "").split())
 
 
-def _memory_mib(root: Path) -> int | None:
+def _memory_mib(root: str) -> int | None:
     limits = []
     available = _fields(_read(f"{root}/proc/meminfo")).get("MemAvailable", "").removesuffix(" kB")
     if available.isdecimal():
@@ -156,7 +154,7 @@ def _memory_mib(root: Path) -> int | None:
     return max(0, min(limits)) if limits else None
 
 
-def _cgroups(root: Path, controller: str) -> list[str]:
+def _cgroups(root: str, controller: str) -> list[str]:
     """Return the folders of this process's cgroup and of those around it, of cgroup v2 and of v1's `controller`."""
     folders = []
     for line in _read(f"{root}/proc/self/cgroup").splitlines() or ["0::/"]:

@@ -6,11 +6,11 @@ format version is refused. `sdk/docs/bundle.schema.json` is generated from the t
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from doorstep.decoding import decode_json
 from doorstep.errors import FormatError
+from doorstep.record import Record
 from doorstep.tensors import TensorSpec
 
 FORMAT = 1
@@ -23,8 +23,7 @@ _DTYPES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(Record):
     """One file of the bundle: relative POSIX path, size in bytes, digest of its bytes."""
 
     path: str
@@ -32,8 +31,7 @@ class FileEntry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
+class Board(Record):
     """The machine a figure was measured on."""
 
     arch: str
@@ -42,8 +40,7 @@ class Board:
     is_emulated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Record):
     """What conversion measured for one variant.
 
     Attributes:
@@ -73,8 +70,7 @@ class Measured:
     board: Board | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Record):
     """One runtime and precision.
 
     Attributes:
@@ -102,8 +98,7 @@ class Variant:
     notes: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Record):
     """Everything a device must know before it opens another file of the bundle.
 
     Attributes:
@@ -126,7 +121,7 @@ class Manifest:
     golden: str = "golden.json"
     target: str = ""
     licence: str = ""
-    provenance: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, str] = {}
 
 
 def decode(data: bytes) -> Manifest:
@@ -144,6 +139,8 @@ def decode(data: bytes) -> Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """Encode to the canonical bytes: sorted keys, two spaces, no nulls, one final newline."""
+    from dataclasses import asdict
+
     plain = _without_none(asdict(manifest))
     text = json.dumps(plain, ensure_ascii=False, sort_keys=True, indent=2)
     return text.encode() + b"\n"

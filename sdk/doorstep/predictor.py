@@ -1,26 +1,29 @@
 """`Predictor`: a bundle, the variant that fits this device, one item in, one result out."""
 
+from __future__ import annotations
+
+import _thread
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doorstep.bundle import Bundle
 from doorstep.device import Device
 from doorstep.errors import EngineError, IncompatibleError, InputError, MissingExtraError, UsageError
 from doorstep.manifest import Manifest, Variant
+from doorstep.record import Record
 from doorstep.selection import Ranking, Why, rank
 from doorstep.session import Graph, Session, SessionOptions, import_adapter, open_session
 from doorstep.signing import TrustKey
 from doorstep.tasks import Task, load_task
 
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
+
+class LoadOptions(Record):
     """The settings of `Predictor.load` that few callers need.
 
     Attributes:
@@ -34,9 +37,9 @@ class LoadOptions:
 
     trust: TrustKey | None = None
     is_raced: bool = False
-    cache_dir: Path | None = None
-    engine_options: dict[str, Any] = field(default_factory=dict)
-    task_options: dict[str, Any] = field(default_factory=dict)
+    cache_dir: str | Path | None = None
+    engine_options: dict[str, Any] = {}
+    task_options: dict[str, Any] = {}
 
 
 class Predictor:
@@ -59,7 +62,7 @@ class Predictor:
         threads: int | None = None,
         strict: bool = False,
         options: LoadOptions | None = None,
-    ) -> "Predictor":
+    ) -> Predictor:
         """Open a bundle, verify it, choose the variant that fits this device, and load it. Never touches the network.
 
         Args:
@@ -76,13 +79,13 @@ class Predictor:
             UsageError: an argument is misspelt or out of range.
         """
         options = options or LoadOptions()
-        cache_dir = options.cache_dir or _path_variable("DOORSTEP_CACHE")
+        cache_dir = options.cache_dir or os.environ.get("DOORSTEP_CACHE") or None
         trust = options.trust or TrustKey.configured()
-        folder = Path(source)
-        if folder.is_file():
+        folder = os.fspath(source)
+        if os.path.isfile(folder):
             from doorstep.single_file import unpack_cached  # a ZIP reader most devices never need
 
-            folder = unpack_cached(folder, cache_dir, trust)
+            folder = os.fspath(unpack_cached(folder, cache_dir, trust))
         bundle = Bundle.open(folder, trust=trust, is_lazy=True)
         device = Device.detect()
         wanted = variant or os.environ.get("DOORSTEP_VARIANT") or None
@@ -142,7 +145,7 @@ class Predictor:
         """Give the engine's memory back."""
         self._session.close()
 
-    def __enter__(self) -> "Predictor":
+    def __enter__(self) -> Predictor:
         return self
 
     def __exit__(
@@ -166,9 +169,8 @@ class _Opener(NamedTuple):
         return Predictor(self.bundle, variant, session.result(), task, why)
 
     def _session(self, variant: Variant) -> Session:
-        for path in variant.files:
-            self.bundle.file(path)
-        graph = Graph(self.bundle.folder / variant.entry, variant.inputs, variant.outputs)
+        places = {path: self.bundle.file(path) for path in variant.files}
+        graph = Graph(places[variant.entry], variant.inputs, variant.outputs)
         return open_session(variant.runtime, graph, self.session_options)
 
     def first(self, ranking: Ranking, is_strict: bool) -> Predictor:
@@ -191,16 +193,18 @@ class _Background:
         self._call = call
         self._value: Session | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="doorstep-load")
+        self._is_running = _thread.allocate_lock()  # importing threading costs a start 1 ms
 
-    def __enter__(self) -> "_Background":
-        self._thread.start()
+    def __enter__(self) -> _Background:
+        self._is_running.acquire()
+        _thread.start_new_thread(self._run, ())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join()
+        with self._is_running:
+            pass
         if error is not None and self._value is not None:
             self._value.close()
 
@@ -216,6 +220,8 @@ class _Background:
             self._value = self._call()
         except BaseException as error:  # noqa: BLE001 -- raised again by result, in the caller's thread
             self._error = error
+        finally:
+            self._is_running.release()
 
 
 def _threads(threads: int | None, device: Device) -> int:
@@ -234,8 +240,3 @@ def _threads(threads: int | None, device: Device) -> int:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
-
-
-def _path_variable(name: str) -> Path | None:
-    text = os.environ.get(name)
-    return Path(text) if text else None

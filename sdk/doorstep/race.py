@@ -28,7 +28,7 @@ _MAX_CACHE_BYTES = 64 << 10
 Open = Callable[[Variant, Why], "Predictor"]
 
 
-def race(ranking: Ranking, bundle: Bundle, device: Device, opener: Open, cache_dir: Path | None) -> Ranking:
+def race(ranking: Ranking, bundle: Bundle, device: Device, opener: Open, cache_dir: str | Path | None) -> Ranking:
     """Return `ranking` with its best variants ordered by measured p50 over the golden examples."""
     runners = ranking.usable[:_RUNNERS]
     place = _cache_file(cache_dir, bundle, device, ranking)
@@ -68,12 +68,12 @@ def _verdict(verdict: Verdict, times: dict[str, float]) -> Verdict:
     return verdict._replace(reason=f"p50 {p50:.2f} ms here" if p50 < float("inf") else "failed in the race")
 
 
-def _cache_file(cache_dir: Path | None, bundle: Bundle, device: Device, ranking: Ranking) -> Path | None:
+def _cache_file(cache_dir: str | Path | None, bundle: Bundle, device: Device, ranking: Ranking) -> Path | None:
     if cache_dir is None:
         return None
     parts = [bundle.digest, device.cpu, str(device.cores), *sorted(ranking.engines.values())]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    return cache_dir / "races" / f"{key}.json"
+    return Path(cache_dir) / "races" / f"{key}.json"
 
 
 def _remember(place: Path | None, times: dict[str, float]) -> None:

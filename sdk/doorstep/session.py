@@ -1,13 +1,14 @@
 """The port to an engine, and the table of the adapters that implement it."""
 
 import importlib
-import importlib.util
+import importlib.machinery
+import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from doorstep.errors import EngineError, MissingExtraError, UsageError
+from doorstep.record import Record
 from doorstep.tensors import Feeds, Fetches, TensorSpec
 
 
@@ -33,8 +34,7 @@ class Session(Protocol):
         """Give the engine's memory back; a second call does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
+class SessionOptions(Record):
     """How an engine shall run.
 
     Attributes:
@@ -44,15 +44,14 @@ class SessionOptions:
     """
 
     threads: int = 1
-    cache_dir: Path | None = None
-    engine_options: dict[str, Any] = field(default_factory=dict)
+    cache_dir: str | os.PathLike[str] | None = None
+    engine_options: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(Record):
     """What an adapter must know to open a file: its place, and the declared inputs and outputs."""
 
-    path: Path
+    path: str | os.PathLike[str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -105,9 +104,22 @@ def import_adapter(runtime: str) -> Any:
     if runtime not in RUNTIMES:
         raise UsageError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
     entry = RUNTIMES[runtime]
-    if not any(importlib.util.find_spec(name) for name in entry.distributions.values()):
+    if not any(find_module(name) for name in entry.distributions.values()):
         raise MissingExtraError.of(next(iter(entry.distributions)), entry.extra)
     try:
         return importlib.import_module(entry.module)
     except ImportError as error:  # a system library is missing, or made for another CPU
         raise EngineError(f"{runtime}: installed, but cannot be imported ({error!s:.200})") from error
+
+
+def find_module(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Return where a top-level module would be imported from, without importing it; None where it is not installed.
+
+    `importlib.util.find_spec` does the same and brings modules that a start does without.
+    """
+    if name in sys.modules:  # None there forbids the import
+        return getattr(sys.modules[name], "__spec__", None)
+    for finder in sys.meta_path:
+        if spec := finder.find_spec(name, None):
+            return spec
+    return None

@@ -4,15 +4,17 @@ https://github.com/secure-systems-lab/dsse — made and checked by securesystems
 package; signing and `keygen` need `cryptography` as well.
 """
 
-import json
+from __future__ import annotations
+
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doorstep.decoding import parse_json
 from doorstep.errors import FormatError, MissingExtraError, SignatureError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from securesystemslib.signer import CryptoSigner
 
 PAYLOAD_TYPE = "application/vnd.doorstep.manifest.v1+json"
@@ -27,14 +29,14 @@ class TrustKey(NamedTuple):
     public: str
 
     @classmethod
-    def load(cls, path: str | Path) -> "TrustKey":
+    def load(cls, path: str | Path) -> TrustKey:
         """Read a `.pub` file written by `doorstep keygen`.
 
         Raises:
             SignatureError: missing or no public key. A trust key that cannot be read never means "no trust key".
         """
         try:
-            with open(Path(path).expanduser(), "rb") as file:
+            with open(os.path.expanduser(path), "rb") as file:
                 plain = parse_json(file.read(_MAX_KEY_BYTES), str(path))
             public = plain["keyval"]["public"]
             if plain["keytype"] != "ed25519" or len(bytes.fromhex(public)) != 32:
@@ -44,7 +46,7 @@ class TrustKey(NamedTuple):
         return cls(public)
 
     @classmethod
-    def configured(cls) -> "TrustKey | None":
+    def configured(cls) -> TrustKey | None:
         """Return the key named by DOORSTEP_TRUST_KEY, else by a trust file, else None.
 
         Raises:
@@ -68,6 +70,8 @@ def keygen(private: Path) -> Path:
     for path in (private, public):
         if path.exists():
             raise UsageError(f"{path}: exists already; keys are never overwritten")
+    import json
+
     from doorstep.files import write_atomic
 
     signer = _crypto_signer().generate_ed25519()
@@ -84,6 +88,8 @@ def sign_manifest(data: bytes, private: Path) -> bytes:
         SignatureError: the key cannot be read.
     """
     crypto_signer = _crypto_signer()
+    import json
+
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from securesystemslib.dsse import Envelope
 
@@ -141,7 +147,7 @@ def _stands(path: str) -> bool:
     return True
 
 
-def _crypto_signer() -> "type[CryptoSigner]":
+def _crypto_signer() -> type[CryptoSigner]:
     try:
         import cryptography  # noqa: F401 -- securesystemslib signs through it
         from securesystemslib.signer import CryptoSigner

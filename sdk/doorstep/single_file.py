@@ -71,7 +71,7 @@ def unpack(file: Path, out: Path, *, trust: TrustKey | None = None) -> Path:
     return out
 
 
-def unpack_cached(file: Path, cache_dir: Path | None, trust: TrustKey | None) -> Path:
+def unpack_cached(file: str | Path, cache_dir: str | Path | None, trust: TrustKey | None) -> Path:
     """Unpack `file` once under `cache_dir`, or under the user's temporary folder, and return the folder.
 
     Raises:
@@ -83,11 +83,11 @@ def unpack_cached(file: Path, cache_dir: Path | None, trust: TrustKey | None) ->
             key.update(_read(archive, MANIFEST, manifests.MAX_MANIFEST_BYTES))
     except (OSError, KeyError, *_DAMAGE) as error:
         raise BundleError(f"{file}: expected a single-file bundle ({error!s:.120})") from error
-    out = (cache_dir or _own_temporary_folder()) / "bundles" / key.hexdigest()[:32]
+    out = Path(cache_dir or _own_temporary_folder()) / "bundles" / key.hexdigest()[:32]
     try:
         return Bundle.open(out, trust=trust, is_lazy=True).folder
     except BundleError:  # not there, cut short, or not signed as the file is: the file itself decides
-        return unpack(file, out, trust=trust)
+        return unpack(Path(file), out, trust=trust)
 
 
 def _own_temporary_folder() -> Path:

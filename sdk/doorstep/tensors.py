@@ -1,20 +1,19 @@
 """Named arrays in, named arrays out, and their declared form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from doorstep.errors import EngineError
+from doorstep.record import Record
 
 Array = np.ndarray[Any, np.dtype[Any]]  # importing numpy.typing for NDArray costs every start
 Feeds = Mapping[str, Array]
 Fetches = dict[str, Array]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(Record):
     """The declared form of one input or output.
 
     Attributes:

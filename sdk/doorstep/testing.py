@@ -103,9 +103,9 @@ def _check_refusals(open_: Callable[[Graph, SessionOptions], Session], graph: Gr
     unknown = SessionOptions(engine_options={"no_such_option_anywhere": 1})
     _expect(EngineError, "an unknown engine option", open_, graph, unknown)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / graph.path.name
+        path = Path(folder) / Path(graph.path).name
         _expect(EngineError, "a missing file", open_, replace(graph, path=path), SessionOptions())
-        for data in (b"", b"this is not a model\n" * 100, graph.path.read_bytes()[:-100]):
+        for data in (b"", b"this is not a model\n" * 100, Path(graph.path).read_bytes()[:-100]):
             path.write_bytes(data)
             path.with_suffix(".bin").write_bytes(b"")
             _expect(EngineError, "a file that is no model", open_, replace(graph, path=path), SessionOptions())

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from doorstep.cli.output import print_json
 from doorstep.errors import DataError, UsageError
+from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
 from doorstep_converters.cli.search import add_search_arguments, is_recipe, order_from, recipe_from, run_search
+from doorstep_converters.cli.training import add_training_arguments, training_of
 from doorstep_converters.data import Columns
-from doorstep_converters.job import Job, Training
+from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, require_bundle
 from doorstep_converters.progress import watch_stderr
@@ -35,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop", type=float, default=0.5, help="or: points of accuracy lost (default 0.5)")
     parser.add_argument("--eval-limit", type=int, default=1000, help="items taken of each held-out split")
     parser.add_argument("--retrain", action="store_true", help="give the checkpoint a new head, learnt from the data")
-    parser.add_argument("--epochs", type=float)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--seed", type=int, default=20261124)
+    add_training_arguments(parser)
+    add_augment_arguments(parser)
     parser.add_argument("--display-names", type=Path, action="append", default=[], metavar="labels.zh.json")
     parser.add_argument("--sign", type=Path, metavar="KEY", help="private key made by doorstep keygen")
     parser.add_argument("--allow-pickle", action="store_true", help="load weights that can run code; know their origin")
@@ -86,12 +87,13 @@ def _job(arguments: argparse.Namespace) -> Job:
         columns=Columns(arguments.text_column, arguments.label_column),
         variants=tuple(name for name in arguments.variants.split(",") if name),
         bound=Bound(arguments.agreement, arguments.drop),
-        training=Training(arguments.retrain, arguments.epochs, arguments.learning_rate, arguments.seed),
+        training=training_of(arguments, is_forced=arguments.retrain),
         max_length=arguments.max_length,
         cache=arguments.cache,
         key=arguments.sign,
         is_pickle_allowed=arguments.allow_pickle,
         eval_limit=arguments.eval_limit,
+        augment=plan_of(arguments),
         display_names=dict(_display_names(path) for path in arguments.display_names),
     )
 

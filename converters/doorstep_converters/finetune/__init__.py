@@ -1,1 +1,1 @@
-"""Fine-tuning: a checkpoint learns the user's labels."""
+"""Fine-tuning: a checkpoint gets a head and learns, wholly or in small parts, with transformers' Trainer and peft."""

@@ -1,5 +1,6 @@
 """The stages of one choice: build, teach, train, convert, judge. Each is kept by the hash of its inputs."""
 
+import hashlib
 import json
 import zlib
 from dataclasses import asdict, dataclass, field, replace
@@ -142,6 +143,7 @@ class Steps:
             "taught": str(taught.folder),
             "data": str(self._pairs()),
             "options": options,
+            "resume": self._unfinished("train", student.digest, taught.digest, str(options)),
         }
         name = f"train-{choice.name}-{steps or 'all'}"
         return self.run(Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest)))
@@ -252,7 +254,8 @@ class Steps:
             "corpus": str(corpus),
             "max_length": self._length(),
         }
-        inputs = (self.teacher.digest, str(zlib.crc32(corpus.read_bytes())))
+        inputs = (self.teacher.digest, hashlib.sha256(corpus.read_bytes()).hexdigest())
+        arguments["resume"] = self._unfinished("teach", *inputs)
         name = "teach-augmented" if is_augmented else "teach"
         return self.run(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
@@ -277,6 +280,13 @@ class Steps:
         if not path.exists():
             write_atomic(path, json.dumps(value).encode())
         return path
+
+    def _unfinished(self, *parts: str) -> str:
+        """Return a folder that a killed stage goes on from."""
+        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+        folder = (self.order.job.cache / "search" / "unfinished" / name).resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return str(folder)
 
     def _length(self) -> int:
         return min(self.order.job.max_length or _LENGTH, self.teacher.max_length)
@@ -330,3 +340,6 @@ class _Prefixed:
 
     def done(self, name: str, is_cached: bool) -> None:
         self.watch.done(f"{self.name}: {name}", is_cached)
+
+    def note(self, text: str) -> None:
+        self.watch.note(f"{self.name}: {text}")

@@ -13,6 +13,8 @@ _WORKSHOP = "doorstep_converters"
 
 VERBS: dict[str, tuple[str, str]] = {
     "convert": ("doorstep_converters.cli.convert", "checkpoint → bundle, every step of the way"),
+    "augment": ("doorstep_converters.cli.augment", "more training texts from those at hand, and what each kind brings"),
+    "finetune": ("doorstep_converters.cli.finetune", "train a checkpoint on labelled texts, or compare ways to"),
     "adopt": ("doorstep_converters.cli.adopt", "an exported .onnx, .tflite or OpenVINO file → bundle"),
     "predict": ("doorstep.cli.predict", "answer items with a bundle"),
     "inspect": ("doorstep.cli.inspect", "show what is in a bundle"),

@@ -1,0 +1,65 @@
+"""Ask a checkpoint what it makes of many texts, in batches, on a GPU where there is one."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from doorstep.errors import DataError
+from doorstep.tensors import Array
+from doorstep_converters.export.classifier import load_model
+from doorstep_converters.reference import probabilities
+from doorstep_converters.tokenizer import load_tokenizer
+
+_BATCH = 64
+
+
+def ask(
+    folder: Path, texts: Sequence[str], limit: int, report: Callable[[float], None], is_pickle_allowed: bool = False
+) -> Array:
+    """Return the checkpoint's probabilities [texts, classes] float32; texts are cut at `limit` tokens.
+
+    Texts go in batches of like length, so that little is spent on padding; a text's answer may differ by rounding
+    from what it gets alone.
+    """
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, is_pickle_allowed)
+    if torch.cuda.is_available() and getattr(model, "hf_device_map", None) is None:
+        model.to("cuda")
+    is_multi_label = model.config.problem_type == "multi_label_classification"
+    logits = np.zeros((len(texts), model.config.num_labels), np.float32)  # [texts, classes]
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    for start in range(0, len(order), _BATCH):
+        places = order[start : start + _BATCH]
+        logits[places] = _logits(model, tokenizer, [texts[place] for place in places], limit)
+        report(min(1.0, (start + _BATCH) / len(order)))
+    return probabilities(logits, is_multi_label)
+
+
+def labels_of(folder: Path, wanted: Sequence[str], subject: str) -> list[int]:
+    """Return the places of `wanted` labels in a checkpoint's head.
+
+    Raises:
+        DataError: the head lacks some.
+    """
+    from transformers import AutoConfig
+
+    names = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).id2label
+    places = {str(name): int(place) for place, name in names.items()}
+    lacking = sorted(set(wanted) - places.keys())
+    if lacking:
+        raise DataError(
+            f"{subject}: the teacher {folder} has {len(places)} labels ({', '.join(list(places)[:5])}, …) and lacks "
+            f"{', '.join(lacking[:5])}; correct the labels, or take a teacher that was trained on them"
+        )
+    return [places[name] for name in wanted]
+
+
+def _logits(model: Any, tokenizer: Any, texts: list[str], limit: int) -> Array:
+    encoded = tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        feeds = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        logits: Array = model(**feeds).logits.float().cpu().numpy()  # [batch, classes]
+    return logits

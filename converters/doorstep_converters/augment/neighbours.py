@@ -1,0 +1,84 @@
+"""Near words without a lexicon: the corpus's own words, close to each other in the teacher's embedding space."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from doorstep.tensors import Array
+from doorstep_converters.augment.words import CHINESE, LATIN
+from doorstep_converters.export.classifier import load_model
+from doorstep_converters.tokenizer import load_tokenizer
+
+_MOST_WORDS = 4000
+_LEAST_COUNT = 3
+_LEAST_COSINE = 0.6
+_OTHERS = 4
+_BATCH = 128
+_LEAST_PMI = 3.0  # bits; pairs of characters that come together by chance lie near 0
+
+
+def neighbour_lexicon(teacher: Path, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return each frequent word of `texts` to its nearest words, cosine 0.6 or more.
+
+    A word's vector is the mean of the teacher's last hidden states over its tokens.
+    """
+    words = frequent_words(texts)
+    if len(words) < 2:
+        return {}
+    vectors = _embed(teacher, words)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+    found = {}
+    for place, word in enumerate(words):
+        cosines = vectors @ vectors[place]  # [words]
+        cosines[place] = -1.0
+        nearest = np.argsort(-cosines)[:_OTHERS]
+        others = tuple(words[other] for other in nearest if cosines[other] >= _LEAST_COSINE)
+        if others:
+            found[word] = others
+    return found
+
+
+def frequent_words(texts: Sequence[str]) -> list[str]:
+    """Return words that occur in three texts or more, most frequent first: English ones, and Chinese pairs.
+
+    Two characters are a word where their pointwise mutual information is 3 bits or more.
+    """
+    latin: Counter[str] = Counter()
+    singles: Counter[str] = Counter()
+    pairs: Counter[str] = Counter()
+    for text in texts:
+        latin.update({match[0].lower() for match in LATIN.finditer(text)})
+        for run in CHINESE.finditer(text):
+            singles.update(run[0])
+            pairs.update(run[0][place : place + 2] for place in range(len(run[0]) - 1))
+    total = max(1, singles.total())
+    counts = {word: n for word, n in latin.items() if len(word) > 2 and word not in ENGLISH_STOP_WORDS}
+    for pair, n in pairs.items():
+        if n >= _LEAST_COUNT and math.log2(n * total / (singles[pair[0]] * singles[pair[1]])) >= _LEAST_PMI:
+            counts[pair] = n
+    kept = [word for word, n in counts.items() if n >= _LEAST_COUNT]
+    return sorted(kept, key=lambda word: (-counts[word], word))[:_MOST_WORDS]
+
+
+def _embed(teacher: Path, words: list[str]) -> Array:
+    """Return vectors [words, size] float32."""
+    tokenizer, model = load_tokenizer(teacher), load_model(teacher)
+    parts = [_vectors(tokenizer, model, words[start : start + _BATCH]) for start in range(0, len(words), _BATCH)]
+    return np.concatenate(parts)
+
+
+def _vectors(tokenizer: Any, model: Any, words: list[str]) -> Array:
+    encoded = tokenizer(words, padding=True, truncation=True, max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model(
+            input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], output_hidden_states=True
+        ).hidden_states[-1]  # [words, tokens, size]
+    mask = encoded["attention_mask"][..., None].float()
+    means: Array = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+    return means

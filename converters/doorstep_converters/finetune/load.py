@@ -1,0 +1,39 @@
+"""A checkpoint as a classifier to train, on one device or, where it is too big for one, over several."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+_TRAINING_COPIES = 4  # weights, gradients and two moments of Adam
+_SHARE = 0.8  # of a GPU's memory; the rest is for activations
+
+
+def load_for_training(folder: Path, labels: Sequence[str], is_pickle_allowed: bool) -> Any:
+    """Load a sequence classifier in fp32 with a head for `labels`; a head of another size is replaced."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: place for place, label in enumerate(labels)},
+        ignore_mismatched_sizes=True,
+        use_safetensors=None if is_pickle_allowed else True,
+        local_files_only=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        device_map=placement(folder, _TRAINING_COPIES),
+    )
+
+
+def placement(folder: Path, copies: int) -> str | None:
+    """Return `auto`, which spreads layers over all GPUs, where `copies` of the weights exceed one GPU's memory.
+
+    Several processes (`accelerate launch`) hold a whole copy each, so nothing is spread for them.
+    """
+    if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    needed = copies * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return "auto" if needed > _SHARE * torch.cuda.get_device_properties(0).total_memory else None
