@@ -12,6 +12,7 @@ BOARDS ?= $(if $(filter armv7,$(TARGET)),armhf-cortex-a7,arm64-max arm64-neovers
 FAULTS_ON ?= $(BOARDS)
 COST_ARGS ?=
 CONVERT_ARGS ?=
+BUDGET ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -35,6 +36,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo
 	@echo "make convert TARGET=arm64                                  the example model, the whole way"
+	@echo 'make convert TARGET=arm64 BUDGET="size<=2MB, drop<=0.5"        the smallest that is still right'
 	@echo "make convert TARGET=x86-64 MODEL=./checkpoint DATA=r.csv   your own (MODEL may be a hub id)"
 
 install: $(INSTALLED) ## set up .venv with everything, pinned by constraints.txt
@@ -60,9 +62,9 @@ cost: $(INSTALLED) ## count the instructions of doorstep's own start and answer,
 test: $(INSTALLED) ## every test
 	$(BIN)/python -m pytest
 
-convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…]: checkpoint → bundle
+convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…] [BUDGET=…]: checkpoint → bundle
 	@test -n "$(TARGET)" || { echo 'name a target: make convert TARGET=arm64 (or x86-64, x86-64-vnni, arm64-dotprod, armv7)' >&2; exit 2; }
-	$(BIN)/doorstep convert $(MODEL) --target $(TARGET) $(if $(DATA),--data $(DATA)) --out $(OUT) $(CONVERT_ARGS)
+	$(BIN)/doorstep convert $(MODEL) --target $(TARGET) $(if $(DATA),--data $(DATA)) --out $(OUT) $(if $(BUDGET),--budget "$(BUDGET)") $(CONVERT_ARGS)
 
 boards: $(INSTALLED) ## emulated ARM boards: qemu, Debian userlands, engines
 	@command -v qemu-aarch64-static >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-user-static; } \

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from doorstep.cli.arguments import between, whole
 from doorstep.cli.output import print_json
-from doorstep.errors import DataError
+from doorstep.errors import DataError, UsageError
 from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
+from doorstep_converters.cli.search import add_search_arguments, is_recipe, order_from, recipe_from, run_search
 from doorstep_converters.cli.training import add_training_arguments, training_of
 from doorstep_converters.data import Columns
 from doorstep_converters.job import Job
@@ -17,12 +18,13 @@ from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, require_bundle
 from doorstep_converters.progress import watch_stderr
 from doorstep_converters.report import summary, to_plain, write_report
+from doorstep_converters.search.order import Order
 from doorstep_converters.targets import TARGETS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a Hugging Face folder, a hub id, or package:NAME")
-    parser.add_argument("--target", required=True, help=f"kind of device: {', '.join(TARGETS)}")
+    parser.add_argument("checkpoint", help="a Hugging Face folder, a hub id, package:NAME, or a recipe.toml")
+    parser.add_argument("--target", help=f"kind of device: {', '.join(TARGETS)}")
     parser.add_argument(
         "--data", type=Path, help="labelled texts: .csv, .tsv, .jsonl (also .gz), or a folder of splits"
     )
@@ -48,11 +50,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-pickle", action="store_true", help="load weights that can run code; know their origin")
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("DOORSTEP_CACHE", ".cache/doorstep")))
     parser.add_argument("--json", action="store_true")
+    add_search_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as little behind as Ctrl-C does
+    found = recipe_from(arguments) if is_recipe(arguments.checkpoint) else _asked(arguments)
+    if isinstance(found, Order):
+        return run_search(found, arguments)
+    return _convert(found, arguments)
+
+
+def _asked(arguments: argparse.Namespace) -> Order | Job:
+    if not arguments.target:
+        raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got none; name it with --target")
     job = _job(arguments)
+    return order_from(arguments, job) if arguments.budget else job
+
+
+def _convert(job: Job, arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        raise UsageError("dry-run: expected a budget to plan for; add --budget")
     with watch_stderr() as watch:
         report = convert(job, watch)
     page = write_report(report, job.out)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from doorstep.errors import UsageError
 from doorstep_converters.budget import Budget
 from doorstep_converters.job import Job
-from doorstep_converters.search.space import RATES, Choice, check_student, default_students, has_augmentation
+from doorstep_converters.search.space import RATES, Choice, check_student, default_students
 from doorstep_converters.targets import find_target
 
 PREFERENCES = ("accuracy", "speed", "size")
@@ -44,7 +44,7 @@ class Order:
 
     def choices(self) -> list[Choice]:
         """Return the choices that are tried first, in their order; the sampler adds others behind them."""
-        with_texts = sorted(self.augmented or default_augmented(), reverse=True)
+        with_texts = sorted(self.augmented or (True, False), reverse=True)
         return [
             Choice(student, augmented) for augmented in with_texts for student in self.students or default_students()
         ]
@@ -56,11 +56,6 @@ class Order:
         """Return the variants that candidates are measured as."""
         names = [plan.name for plan in (*find_target(self.job.target).plans,)]
         return self.variants or self.job.variants or tuple(name for name in names if name in _FAST)
-
-
-def default_augmented() -> tuple[bool, ...]:
-    """Return whether to try with and without augmented texts."""
-    return (True, False) if has_augmentation() else (False,)
 
 
 def check_order(order: Order) -> None:
@@ -81,5 +76,3 @@ def check_order(order: Order) -> None:
         raise UsageError(
             "search: expected one trial or more, minutes above 0, no negative price and no negative workers"
         )
-    if any(order.augmented) and not has_augmentation():
-        raise UsageError("augmented: this installation cannot augment texts; leave it out")

@@ -1,10 +1,9 @@
 """What is searched: students by name, with or without augmented data."""
 
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 
 from doorstep.errors import UsageError
+from doorstep_converters.students.spec import LADDER, StudentSpec
 
 _FIELDS = {"l": "layers", "h": "heads", "w": "width", "v": "vocabulary"}
 
@@ -77,22 +76,9 @@ RATES = (0.5, 1.0, 2.0)
 _PRUNED = (PruneSpec(), PruneSpec(layers=3), PruneSpec(layers=2, heads=50, width=50))
 
 
-def has_students() -> bool:
-    """Tell whether students of other architectures than the teacher's can be built and taught."""
-    return find_spec("doorstep_converters.students") is not None
-
-
-def has_augmentation() -> bool:
-    """Tell whether texts can be augmented."""
-    return find_spec("doorstep_converters.augment") is not None
-
-
 def default_students() -> tuple[str, ...]:
     """Return students worth trying, from tiny to large: the small ones are quick and say much."""
-    ladder: tuple[str, ...] = ()
-    if has_students():
-        ladder = tuple(spec.name for spec in import_module("doorstep_converters.students.spec").LADDER)
-    return (*reversed(ladder), *(spec.name for spec in _PRUNED))
+    return (*(spec.name for spec in reversed(LADDER)), *(spec.name for spec in _PRUNED))
 
 
 def check_student(name: str) -> None:
@@ -103,7 +89,5 @@ def check_student(name: str) -> None:
     """
     if name.partition("-")[0] == "pruned":
         PruneSpec.from_name(name)
-    elif has_students():
-        import_module("doorstep_converters.students.spec").StudentSpec.from_name(name)
     else:
-        raise UsageError(f"student: expected a name such as pruned-3l-50h-50w, got {name!r:.60}")
+        StudentSpec.from_name(name)

@@ -1,9 +1,9 @@
 """The stages of one choice: build, teach, train, convert, judge. Each is kept by the hash of its inputs."""
 
+import hashlib
 import json
 import zlib
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from doorstep.bundle import Bundle
 from doorstep.errors import DataError
 from doorstep.files import write_atomic
 from doorstep.tensors import Array
+from doorstep_converters.augment.plan import AugmentPlan
+from doorstep_converters.augment.stage import augment_stage, read_corpus
 from doorstep_converters.calibration_error import fit_temperature
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, load_data
@@ -25,15 +27,16 @@ from doorstep_converters.progress import Watch
 from doorstep_converters.search.front import Point
 from doorstep_converters.search.latency import factor, is_measured_here, rate_here
 from doorstep_converters.search.order import Order
-from doorstep_converters.search.space import Choice, PruneSpec, has_students
+from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.slices import read_slices
 from doorstep_converters.stages import Output, Stage
+from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.variants import Workbench
 
 _ANY = Bound(agreement=0.0, drop=100.0)  # a search weighs what a variant loses; convert need not
 _TIMED = 64  # tokens of the text that latency is measured on
 _FEWEST = 20  # texts of dev on which accuracy says something
-_BATCH = 32  # texts an update of the weights learns from, where labels alone teach
+_RATE = 2e-3  # ordinary learning rate of a small student
 _LENGTH = 128  # tokens of a text that students learn from
 
 
@@ -113,7 +116,7 @@ class Steps:
         """Make the untrained student, or the pruned teacher."""
         if choice.student.startswith("pruned"):
             return self._prune(PruneSpec.from_name(choice.student))
-        spec = import_module("doorstep_converters.students.spec").StudentSpec.from_name(choice.student)
+        spec = StudentSpec.from_name(choice.student)
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
             "spec": asdict(spec),
@@ -128,42 +131,22 @@ class Steps:
 
     def train(self, choice: Choice, student: Output, steps: int) -> Output:
         """Teach the student for so many updates of its weights; 0 until its corpus is learnt."""
-        name = f"train-{choice.name}-{steps or 'all'}"
-        folder = str(student.folder / "checkpoint")
-        if has_students():
-            taught = self._teach(choice.is_augmented)
-            options = {
-                "max_steps": steps,
-                "seed": self.order.seed,
-                "max_length": self._length(),
-                "learning_rate": 2e-3 * choice.rate,
-            }
-            arguments = {
-                "student": folder,
-                "taught": str(taught.folder),
-                "data": str(self._pairs()),
-                "options": options,
-            }
-            return self.run(
-                Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest))
-            )
-        rows = max(1, len(self.data.train))
+        taught = self._teach(choice.is_augmented)
         options = {
+            "max_steps": steps,
             "seed": self.order.seed,
-            "epochs": max(1, round(steps * _BATCH / rows)) if steps else None,
-            "learning_rate": 1e-4 * choice.rate,
-            "is_pickle_allowed": False,
+            "max_length": self._length(),
+            "learning_rate": _RATE * choice.rate,
         }
         arguments = {
-            "checkpoint": folder,
+            "student": str(student.folder / "checkpoint"),
+            "taught": str(taught.folder),
             "data": str(self._pairs()),
-            "labels": list(self.teacher.labels or ()),
-            "max_length": self._length(),
             "options": options,
+            "resume": self._unfinished("train", student.digest, taught.digest, str(options)),
         }
-        return self.run(
-            Stage(name, "doorstep_converters.finetune.full:train", arguments, (student.digest, self.data.digest))
-        )
+        name = f"train-{choice.name}-{steps or 'all'}"
+        return self.run(Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest)))
 
     def measure(self, choice: Choice, student: Output) -> list[Point]:
         """Convert a trained student and judge each variant on dev."""
@@ -271,20 +254,16 @@ class Steps:
             "corpus": str(corpus),
             "max_length": self._length(),
         }
-        inputs = (self.teacher.digest, str(zlib.crc32(corpus.read_bytes())))
+        inputs = (self.teacher.digest, hashlib.sha256(corpus.read_bytes()).hexdigest())
+        arguments["resume"] = self._unfinished("teach", *inputs)
         name = "teach-augmented" if is_augmented else "teach"
         return self.run(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
         rows = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
         if is_augmented:
-            stages, plans = (
-                import_module("doorstep_converters.augment.stage"),
-                import_module("doorstep_converters.augment.plan"),
-            )
-            plan = plans.AugmentPlan()
-            made = self.run(stages.augment_stage(self.data, plan, self.order.seed, self.bench.work))
-            rows += [json.dumps({"text": row.text, "label": row.label}) for row in stages.read_corpus(made.folder)]
+            made = self.run(augment_stage(self.data, AugmentPlan(), self.order.seed, self.bench.work))
+            rows += [json.dumps({"text": row.text, "label": row.label}) for row in read_corpus(made.folder)]
         path = self.bench.work / ("augmented.jsonl" if is_augmented else "corpus.jsonl")
         write_atomic(path, "".join(f"{row}\n" for row in rows).encode())
         return path
@@ -301,6 +280,13 @@ class Steps:
         if not path.exists():
             write_atomic(path, json.dumps(value).encode())
         return path
+
+    def _unfinished(self, *parts: str) -> str:
+        """Return a folder that a killed stage goes on from."""
+        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+        folder = (self.order.job.cache / "search" / "unfinished" / name).resolve()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return str(folder)
 
     def _length(self) -> int:
         return min(self.order.job.max_length or _LENGTH, self.teacher.max_length)
@@ -337,8 +323,8 @@ def _check_splits(data: DataSet) -> None:
         raise DataError(f"{data.source}: no training split to teach students with; expected rows with split train")
     if len(data.dev) < _FEWEST:
         raise DataError(
-            f"{data.source}: its dev split has {len(data.dev)} texts, and candidates are compared on {_FEWEST} or more; "
-            "add rows, or name more of them dev in a column 'split'"
+            f"{data.source}: its dev split has {len(data.dev)} texts, and candidates are compared on {_FEWEST} "
+            "or more; add rows, or name more of them dev in a column 'split'"
         )
 
 
@@ -354,3 +340,6 @@ class _Prefixed:
 
     def done(self, name: str, is_cached: bool) -> None:
         self.watch.done(f"{self.name}: {name}", is_cached)
+
+    def note(self, text: str) -> None:
+        self.watch.note(f"{self.name}: {text}")

@@ -133,6 +133,7 @@ def _key(order: Order, steps: Steps) -> str:
     """Name the journal by all that makes two searches one."""
     parts = [
         steps.teacher.digest, steps.data.digest, order.job.target, str(order.budget), order.rungs, order.seed,
-        [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.job.max_length, order.slice_column,
+        [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.job.max_length,
+        order.slice_column,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]

@@ -1,0 +1,81 @@
+"""The part of `doorstep convert` that searches under a budget."""
+
+import argparse
+from pathlib import Path
+
+from doorstep.cli.output import print_json
+from doorstep.errors import UsageError
+from doorstep_converters.budget import parse_budget
+from doorstep_converters.job import Job
+from doorstep_converters.progress import watch_stderr
+from doorstep_converters.recipe_file import read_recipe
+from doorstep_converters.search.order import PREFERENCES, Order
+from doorstep_converters.search.plan import describe
+from doorstep_converters.search.report import summary, to_plain, write_search_report
+from doorstep_converters.search.run import require_found, search
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only a search under a budget takes."""
+    group = parser.add_argument_group("search under a budget")
+    group.add_argument("--budget", default="", help="bounds: 'size<=2MB, p95<=2ms, drop<=0.5'; others in the docs")
+    group.add_argument("--dry-run", action="store_true", help="print the plan of the search and do nothing")
+    group.add_argument("--students", default="", help="comma-separated names; default: the ladder")
+    group.add_argument("--trials", type=int, default=16, help="most students that are tried (default 16)")
+    group.add_argument("--minutes", type=float, default=12.0, help="none is begun after so many (default 12)")
+    group.add_argument("--prefer", default="", choices=("", *PREFERENCES), help="what decides within the budget")
+    group.add_argument("--price-per-hour", type=float, default=0.0, help="of this machine, for the report")
+    group.add_argument("--slice-column", default="", help="column of the data whose values are slices")
+    group.add_argument("--workers", type=int, default=0, help="processes on a Ray cluster; default: here, one by one")
+
+
+def is_recipe(name: str) -> bool:
+    """Tell whether the argument is a recipe file."""
+    return name.endswith(".toml")
+
+
+def order_from(arguments: argparse.Namespace, job: Job) -> Order:
+    """Make an order of the arguments and the job they describe.
+
+    Raises:
+        UsageError: a misspelt bound.
+    """
+    return Order(
+        job,
+        parse_budget(arguments.budget),
+        students=tuple(name.strip() for name in arguments.students.split(",") if name.strip()),
+        trials=arguments.trials,
+        minutes=arguments.minutes,
+        prefer=arguments.prefer,
+        price_per_hour=arguments.price_per_hour,
+        slice_column=arguments.slice_column,
+        workers=arguments.workers,
+    )
+
+
+def recipe_from(arguments: argparse.Namespace) -> Order | Job:
+    """Read the recipe file that the arguments name.
+
+    Raises:
+        UsageError: other arguments say what the file is for.
+    """
+    if arguments.target or arguments.budget or arguments.data:
+        raise UsageError(f"{arguments.checkpoint}: a recipe file says target, data and budget itself; leave them out")
+    return read_recipe(Path(arguments.checkpoint), arguments.cache)
+
+
+def run_search(order: Order, arguments: argparse.Namespace) -> int:
+    """Search, print and write what came of it; `--dry-run` prints the plan."""
+    if arguments.dry_run:
+        print(describe(order))
+        return 0
+    with watch_stderr() as watch:
+        found = search(order, watch)
+    page = write_search_report(found, order.job.out)
+    if arguments.json:
+        print_json(to_plain(found))
+    else:
+        print(summary(found))
+        print(f"report    {page}")
+    require_found(found)
+    return 0

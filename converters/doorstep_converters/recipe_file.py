@@ -1,0 +1,120 @@
+"""`recipe.toml`: everything a convert is told, in a file that is kept in git.
+
+    checkpoint = "./bert"
+    data = "reviews.csv"
+    target = "arm64"
+    budget = "size<=2MB, p95<=2ms, drop<=0.5"
+
+    [search]
+    students = ["pruned-3l", "cnn-1l-48w-64f-4096v"]
+    trials = 12
+    price_per_hour = 0.6
+
+Paths are taken from where the file lies. A table or key that is not known is refused.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from doorstep.errors import UsageError
+from doorstep_converters.budget import parse_budget
+from doorstep_converters.data import Columns
+from doorstep_converters.job import Job, Training
+from doorstep_converters.parity import Bound
+from doorstep_converters.search.order import Order
+
+_MAX_BYTES = 1 << 20
+_TOP: dict[str, type | tuple[type, ...]] = {
+    "checkpoint": str, "data": str, "target": str, "budget": str, "out": str, "name": str, "version": str,
+    "variants": list, "max_length": int, "eval_limit": int, "sign": str, "allow_pickle": bool,
+    "agreement": (int, float), "drop": (int, float), "search": dict, "columns": dict, "training": dict,
+}  # fmt: skip
+_SEARCH: dict[str, type | tuple[type, ...]] = {
+    "students": list, "augmented": list, "rungs": list, "trials": int, "minutes": (int, float), "prefer": str,
+    "price_per_hour": (int, float), "slice_column": str, "seed": int, "workers": int,
+}  # fmt: skip
+_COLUMNS: dict[str, type | tuple[type, ...]] = {"text": str, "label": str, "split": str}
+_TRAINING: dict[str, type | tuple[type, ...]] = {
+    "retrain": bool, "epochs": (int, float), "learning_rate": (int, float), "seed": int
+}  # fmt: skip
+_ITEMS: dict[str, type] = {"students": str, "variants": str, "augmented": bool, "rungs": int}
+
+
+def read_recipe(path: Path, cache: Path) -> Order | Job:
+    """Read a recipe file: an order to search where it has a budget, a plain job otherwise.
+
+    Raises:
+        UsageError: not TOML, a missing, unknown or wrong entry.
+    """
+    plain = _load(path)
+    _check(plain, _TOP, path.name)
+    if missing := [name for name in ("checkpoint", "target") if name not in plain]:
+        raise UsageError(f"{path.name}: expected {' and '.join(missing)} in it")
+    job = _job(plain, path, cache)
+    if "budget" not in plain:
+        if "search" in plain:
+            raise UsageError(f"{path.name}: [search] needs a budget; add one such as budget = 'size<=2MB, drop<=0.5'")
+        return job
+    table = plain.get("search", {})
+    _check(table, _SEARCH, f"{path.name}: [search]")
+    options: dict[str, Any] = {name: tuple(value) if name in _ITEMS else value for name, value in table.items()}
+    return Order(job, parse_budget(plain["budget"]), **options)
+
+
+def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
+    columns, training = plain.get("columns", {}), plain.get("training", {})
+    _check(columns, _COLUMNS, f"{path.name}: [columns]")
+    _check(training, _TRAINING, f"{path.name}: [training]")
+    is_forced = training.pop("retrain", False)
+    beside = path.parent
+    checkpoint = plain["checkpoint"]
+    return Job(
+        checkpoint=str(beside / checkpoint) if (beside / checkpoint).is_dir() else checkpoint,
+        target=plain["target"],
+        out=beside / plain.get("out", "dist"),
+        data=beside / plain["data"] if "data" in plain else None,
+        name=plain.get("name"),
+        version=plain.get("version"),
+        columns=Columns(**columns),
+        variants=tuple(plain.get("variants", ())),
+        bound=Bound(float(plain.get("agreement", 0.99)), float(plain.get("drop", 0.5))),
+        training=Training(is_forced, **training),
+        max_length=plain.get("max_length"),
+        cache=cache,
+        key=beside / plain["sign"] if "sign" in plain else None,
+        is_pickle_allowed=plain.get("allow_pickle", False),
+        eval_limit=plain.get("eval_limit", 1000),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{path.name}: expected at most {_MAX_BYTES} bytes, got more")
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path.name}: expected TOML ({error!s:.200})") from error
+
+
+def _check(table: dict[str, Any], known: Mapping[str, type | tuple[type, ...]], place: str) -> None:
+    for name, value in table.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"{place}: unknown entry {name!r:.40}; {hint}")
+        wanted = known[name]
+        is_bool_for_number = isinstance(value, bool) and wanted is not bool
+        if not isinstance(value, wanted) or is_bool_for_number:
+            names = wanted.__name__ if isinstance(wanted, type) else "number"
+            raise UsageError(f"{place}: expected {name} to be of type {names}, got {value!r:.40}")
+        item = _ITEMS.get(name)
+        if item is not None and isinstance(value, list) and not all(type(part) is item for part in value):
+            raise UsageError(f"{place}: expected {name} to be a list of {item.__name__}, got {value!r:.60}")
