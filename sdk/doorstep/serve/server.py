@@ -56,7 +56,9 @@ class Server:
         self._server.options = options
 
     def stop(self) -> None:
-        """Begin to drain."""
+        """Begin to drain; a second call does nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._server.pull_trigger()
 

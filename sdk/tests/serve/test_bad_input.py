@@ -47,6 +47,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 PNG = {"Content-Type": "image/png"}
 FORM = {"Content-Type": "multipart/form-data; boundary=edge"}
 DEEP, DEEPER = ("{a" * levels + "}" * levels for levels in (20, 300))
+MANY = '{predict(model:"reviews",items:[' + '"x",' * 900 + "]){results{label score}}}"
 WIDE = "{" + " ".join(f'a{n}: predict(model: "reviews", items: ["x", "y"]) {{ ms }}' for n in range(600)) + "}"
 TABLE: dict[str, tuple[str, Any, dict[str, str], int, str]] = {
     "no JSON": (PREDICT, b"{items", {}, 400, "body"),
@@ -91,7 +92,7 @@ TABLE: dict[str, tuple[str, Any, dict[str, str], int, str]] = {
     "graphql: deep": ("/graphql", {"query": DEEP}, {}, 400, "levels"),
     "graphql: deeper": ("/graphql", {"query": DEEPER}, {}, 400, "nested too deep"),
     "graphql: dear": ("/graphql", {"query": WIDE}, {}, 400, "tokens"),
-    "graphql: many items": ("/graphql", {"query": '{predict(model:"reviews",items:[' + '"x",' * 900 + "]){results{label score}}}"},
+    "graphql: many items": ("/graphql", {"query": MANY},
                             {}, 400, "cost"),
     "graphql: no syntax": ("/graphql", {"query": "{"}, {}, 400, "Syntax"),
     "graphql: unknown field": ("/graphql", {"query": "{secrets}"}, {}, 400, "secrets"),
