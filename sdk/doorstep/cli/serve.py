@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import tempfile
 from pathlib import Path
 
 from doorstep.cli.arguments import count
@@ -52,6 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.processes == 1:
+        return _run(arguments)
+    with tempfile.TemporaryDirectory(prefix="doorstep-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client looks when it is imported
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from doorstep.serve import Limits, ServeOptions
     from doorstep.serve.hooks import log_to_stderr
     from doorstep.serve.launch import Launch, launch

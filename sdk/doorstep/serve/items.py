@@ -69,7 +69,11 @@ def _check_picture(data: bytes, place: int, most_pixels: int) -> None:
     try:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
             width, height = picture.size
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"item {place}: expected at most {most_pixels} pixels, got far more; make it smaller"
+        ) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         kinds = ", ".join(PICTURE_FORMATS)
         raise InputError(f"item {place}: expected a picture ({kinds}), got something else") from error
     if width * height > most_pixels:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from doorstep.serve.process_options import ServerOptions
 from doorstep.serve.sources import Source, Watcher, load_all
 
 log = logging.getLogger("doorstep.serve")
-_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _RESTART_PAUSE_S = 1.0
 
 
@@ -47,9 +45,7 @@ def launch(plan: Launch) -> int:
     listener = _listen(plan.host, plan.port)
     if plan.processes == 1:
         return _serve(plan, listener)
-    with tempfile.TemporaryDirectory(prefix="doorstep-metrics-") as folder:
-        os.environ[_MULTIPROCESS] = folder
-        return _Supervisor(plan, listener).run()
+    return _Supervisor(plan, listener).run()
 
 
 def _listen(host: str, port: int) -> socket.socket:

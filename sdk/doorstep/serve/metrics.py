@@ -65,7 +65,7 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def watch_queue(self, queued: Callable[[], dict[str, int]]) -> None:
-        """Report what `queued` returns, model to waiting rows, at each scrape; twice a second in several processes."""
+        """Report what `queued` returns, model to waiting rows: at each scrape; shared, twice a second."""
         if not _is_shared():
             self._registry.register(_Queue(queued))
             return

@@ -3,6 +3,7 @@
 waitress reads and writes every socket in one thread, so a slow client holds no worker.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from doorstep.serve.process_options import ServerOptions
 
 _ACCEPT_AT_ONCE = 64
 _IDLE_S = 0.25
+_LINGER_S = 2.0
 
 
 class Server:
@@ -54,7 +56,9 @@ class Server:
         self._server.options = options
 
     def stop(self) -> None:
-        """Begin to drain."""
+        """Begin to drain; a second call does nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._server.pull_trigger()
 
@@ -103,6 +107,33 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     task_class = _Task
     began: float | None = None
+    is_refused = False
+    lingers_until: float | None = None
+
+    def readable(self) -> bool:
+        return self.lingers_until is not None or bool(super().readable())
+
+    def writable(self) -> bool:
+        return self.lingers_until is None and bool(super().writable())
+
+    def handle_read(self) -> None:
+        if self.lingers_until is None:
+            super().handle_read()
+        elif time.time() > self.lingers_until:
+            self.handle_close()
+        else:
+            with contextlib.suppress(OSError):
+                self.recv(1 << 16)
+
+    def handle_close(self) -> None:
+        """Close; after a refusal only once the client has stopped sending, or the reset would overtake the answer."""
+        if not self.is_refused or not self.connected or self.lingers_until is not None:
+            super().handle_close()
+            return
+        self.lingers_until = time.time() + _LINGER_S
+        self.will_close = self.close_when_flushed = False
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def received(self, data: bytes) -> bool:
         self.began = self.began or time.time()
@@ -113,7 +144,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     @property
     def is_quiet(self) -> bool:
-        return not self.requests and not self.total_outbufs_len
+        return not self.requests and not self.total_outbufs_len and self.lingers_until is None
 
     @property
     def quiet_since(self) -> float:
@@ -145,6 +176,7 @@ class _WaitressServer(TcpWSGIServer):  # type: ignore[misc]
         """Queue a request; beyond the bound it is refused, and the refusal goes first."""
         request = channel.requests[0]
         request.arrived = time.monotonic()
+        channel.is_refused = request.error is not None
         dispatcher = self.task_dispatcher
         if request.error is None and len(dispatcher.queue) >= self.options.pending:
             request.error = _Busy("too many requests wait; try again later")
@@ -157,7 +189,9 @@ class _WaitressServer(TcpWSGIServer):  # type: ignore[misc]
     def maintenance(self, now: float) -> None:
         super().maintenance(now)
         for channel in list(self.active_channels.values()):
-            if channel.began is not None and now - channel.began > self.options.receive_s:
+            if channel.lingers_until is not None and now > channel.lingers_until:
+                channel.handle_close()
+            elif channel.began is not None and now - channel.began > self.options.receive_s:
                 channel.will_close = True
 
     def make_room(self) -> None:

@@ -1,0 +1,99 @@
+"""Explanations: parts, weights, and that they are true."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from doorstep.errors import InputError, UsageError
+from doorstep.explain import Explanation, Part, faithfulness, split, without
+from doorstep.predictor import LoadOptions, Predictor
+
+TEXTS = (
+    "arrived in two days, love it",
+    "the parcel never came and nobody answered",
+    "is the oat milk back in stock",
+    "配送很快，包装也很好",
+)
+
+
+@pytest.fixture(scope="module")
+def predictor(template: Path) -> Iterator[Predictor]:
+    with Predictor.load(template, variant="onnx-fp32", options=LoadOptions(task_options={"top_k": 1})) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def score(template: Path) -> Iterator[Callable[[Sequence[str], str], list[float]]]:
+    with Predictor.load(template, variant="onnx-fp32") as loaded:
+        yield lambda texts, label: [dict(result.scores)[label] for result in loaded.predict_many(texts)]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("don't go well-known way!!", ["don't", "go", "well-known", "way", "!!"]),
+        ("我要iPhone 15手机。", ["我", "要", "iPhone", "15", "手", "机", "。"]),
+        ("オムレツ 한국어", ["オ", "ム", "レ", "ツ", "한국어"]),
+        ("𠮷野家 👍", ["𠮷", "野", "家", "👍"]),
+        ("  ", []),
+    ],
+)
+def test_a_text_is_split_into_words_and_chinese_characters(text: str, parts: list[str]) -> None:
+    assert [text[start:end] for start, end in split(text, 100)] == parts
+
+
+def test_a_long_text_has_few_parts_that_cover_all_of_it() -> None:
+    text = "word " * 1000
+    parts = split(text, 10)
+    assert len(parts) == 10
+    assert without(text, parts).strip() == ""
+
+
+def test_a_weight_is_what_the_score_loses(predictor: Predictor, score: Callable[..., list[float]]) -> None:
+    told = predictor.explain(TEXTS[0])
+    for part in told.parts:
+        left = score([without(TEXTS[0], [(part.start, part.end)])], told.label)[0]
+        assert part.weight == pytest.approx(told.score - left, abs=1e-5)
+
+
+def test_deleting_the_highest_ranked_parts_costs_more_than_deleting_any(
+    predictor: Predictor, score: Callable[..., list[float]]
+) -> None:
+    found = faithfulness(predictor.explain, score, TEXTS)
+    assert found.ranked > found.shuffled + 0.05
+
+
+def test_a_false_explanation_is_found_out(predictor: Predictor, score: Callable[..., list[float]]) -> None:
+    def upside_down(text: str) -> Explanation:
+        told = predictor.explain(text)
+        return told._replace(parts=tuple(Part(*part[:3], -part.weight) for part in told.parts))
+
+    found = faithfulness(upside_down, score, TEXTS)
+    assert found.ranked < found.shuffled
+
+
+def test_another_label_can_be_explained(predictor: Predictor) -> None:
+    assert predictor.explain(TEXTS[0], label="negative").label == "negative"
+    with pytest.raises(InputError, match="label"):
+        predictor.explain(TEXTS[0], label="great")
+
+
+def test_a_picture_is_explained_by_the_region_that_matters(picture_bundle: Path) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[0, 0] = (255, 0, 0)
+    with Predictor.load(picture_bundle) as loaded:
+        told = loaded.explain(pixels)
+    best = max(told.regions, key=lambda region: region.weight)
+    assert told.label == "red"
+    assert (best.left, best.top) == (0, 0)
+
+
+def test_what_cannot_be_explained_says_so(tensor_bundle: Path, predictor: Predictor) -> None:
+    with Predictor.load(tensor_bundle) as loaded, pytest.raises(UsageError, match="no labels"):
+        loaded.explain([1.0])
+    with pytest.raises(UsageError, match="max_parts"):
+        predictor.explain("x", max_parts=0)
+    with pytest.raises(InputError):
+        predictor.explain(3)
