@@ -48,7 +48,7 @@ def test_a_process_killed_at_random_moments_gets_there_in_the_end(world: World) 
     """Real processes, a real SIGKILL, a model of some size; how often it gets through is chance, how it ends is not."""
     world.run()
     world.publish(2, {"variants/numpy-int8/model.bin": noise(3_000_000, 9)}, has_deltas=False)
-    chance = random.Random(5)
+    chance = random.Random(5)  # noqa: S311 -- when to kill
     for _ in range(6):
         process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(world.folder)], stdout=subprocess.PIPE, env={**os.environ}
