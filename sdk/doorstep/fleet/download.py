@@ -114,7 +114,7 @@ class Downloader:
             skip = _check_head(reply, url, start, size) if is_ranged else _check_whole(reply, url, start)
             window_end, window_bytes = self._clock.monotonic() + self._limits.window_s, 0
             while not target.is_complete and is_wanted():
-                chunk = reply.read(_CHUNK)
+                chunk = reply.read(min(_CHUNK, size - target.offset + skip))  # whatever follows is never read
                 now = self._clock.monotonic()
                 if not chunk:
                     raise TransferError(f"{url}: ended after {target.offset} of {size} bytes")
@@ -179,9 +179,6 @@ class _Part:
 
     def feed(self, chunk: bytes, source: str) -> None:
         """Take bytes that follow; raise TransferError where a piece turns out wrong."""
-        content = self.content
-        if self.offset + len(chunk) > content.size:
-            raise TransferError(f"{source}: more than the {content.size} bytes that were signed")
         self._pending += chunk
         while self._pending and len(self._pending) >= (length := self._next_length()):
             with memoryview(self._pending) as view, view[:length] as piece:

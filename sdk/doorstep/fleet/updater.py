@@ -132,7 +132,7 @@ class Updater:
     def _update(self, signed: Signed, channel: Channel, decision: Decision) -> Outcome:
         release = signed.release(self.settings.product, decision.seq)
         if reason := self.store.state().why_denied(release.id):
-            return self._outcome(REFUSED, f"release {release.id} failed on this device before: {reason}", decision)
+            return self._done(REFUSED, f"release {release.id} failed on this device before: {reason}", decision)
         held = self._stage(release, self._still_wanted(release.seq))
         opening = opens_at(channel.windows, self._clock.now().astimezone())
         if opening is not None and self.store.state().current is not None:
@@ -141,7 +141,7 @@ class Updater:
         verdict = self._prove(self.store, release, channel.health)
         if not verdict.is_passed:
             self.store.change(lambda state: refused(state, held.id, verdict.reason))
-            return self._outcome(REFUSED, f"release {held.id} failed its self-test: {verdict.reason}", decision)
+            return self._done(REFUSED, f"release {held.id} failed its self-test: {verdict.reason}", decision)
         began = to_text(self._clock.now())
         is_shadowed = channel.health.shadow_share > 0 and self.store.state().current is not None
         enter = on_shadow if is_shadowed else on_trial
