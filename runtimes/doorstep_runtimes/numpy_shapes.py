@@ -54,7 +54,7 @@ def pad(x: Array, pads: Array, value: Array | None = None, axes: Array | None = 
     widths, around = _ints(pads), [(0, 0)] * x.ndim
     for place, before, after in zip(places, widths[: len(places)], widths[len(places) :], strict=True):
         around[place] = (before, after)
-    _bound([length + before + after for length, (before, after) in zip(x.shape, around, strict=True)])
+    bound([length + before + after for length, (before, after) in zip(x.shape, around, strict=True)])
     return np.pad(x, around, constant_values=0 if value is None else value.item())
 
 

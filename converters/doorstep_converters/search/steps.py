@@ -14,7 +14,7 @@ from doorstep.errors import DataError
 from doorstep.files import write_atomic
 from doorstep.tensors import Array
 from doorstep_converters.augment.plan import AugmentPlan
-from doorstep_converters.augment.stage import augment_stage, read_corpus
+from doorstep_converters.augment.prepare import augment_stage, read_corpus
 from doorstep_converters.calibration_error import fit_temperature
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, load_data
@@ -341,5 +341,5 @@ class _Prefixed:
     def done(self, name: str, is_cached: bool) -> None:
         self.watch.done(f"{self.name}: {name}", is_cached)
 
-    def note(self, text: str) -> None:
-        self.watch.note(f"{self.name}: {text}")
+    def note(self, name: str, text: str) -> None:
+        self.watch.note(f"{self.name}: {name}", text)
