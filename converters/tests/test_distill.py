@@ -92,7 +92,7 @@ def test_the_teachers_answers_are_its_logits_row_by_row(
     out.mkdir()
     source = corpus(tmp_path / "corpus.jsonl", [*rows[:50], ("没有标签的句子", None)])
     teach.answer(out, channel, str(checkpoint), source, 32, ("vector", "relations"))
-    found = open_taught(out).with_format("numpy")
+    found = open_taught(out)
     assert found["text"][:] == [*(text for text, _ in rows[:50]), "没有标签的句子"]
     assert [LABELS[label] for label in found["label"][:50]] == [label for _, label in rows[:50]]
     assert found["label"][50] == -1
@@ -106,7 +106,7 @@ def test_the_teachers_answers_are_its_logits_row_by_row(
             )
         np.testing.assert_allclose(found[place]["logits"], answer.logits[0], atol=1e-4)
         np.testing.assert_allclose(found[place]["vector"], answer.hidden_states[-1].mean(dim=1)[0], atol=0.01)
-        assert found[place]["tokens"].tolist() == encoded["input_ids"][0].tolist()
+        assert found[place]["tokens"] == encoded["input_ids"][0].tolist()
         assert len(found[place]["relations"]) == len(found[place]["tokens"]) * 3 * model.config.hidden_size
 
 

@@ -51,7 +51,7 @@ class StudentSpec:
         fields = {"l": "layers", "w": "width", "f": "filters", "h": "head", "v": "vocabulary"}
         sizes = {"width": 0, "vocabulary": 0}
         for part in parts:
-            if part[-1:] not in fields or not part[:-1].isdecimal():
+            if part[-1:] not in fields or not (part[:-1].isascii() and part[:-1].isdecimal()):
                 raise UsageError(f"student: expected a name such as cnn-2l-64w-96f-8192v, got {name!r}")
             sizes[fields[part[-1]]] = int(part[:-1])
         return cls(kind, **sizes)

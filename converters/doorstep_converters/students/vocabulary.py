@@ -73,8 +73,10 @@ def character_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerF
 
 
 def _dense_share(texts: Sequence[str]) -> float:
-    sample = "".join(texts[:: max(1, len(texts) // 1000)])
-    return sum("\u3040" <= character <= "\u9fff" for character in sample) / max(1, len(sample))
+    """Return the share of Chinese and Japanese characters in a text, averaged over texts."""
+    sample = [text for text in texts[:: max(1, len(texts) // 1000)] if text]
+    dense = (sum("\u3040" <= character <= "\u9fff" for character in text) / len(text) for text in sample)
+    return sum(dense) / max(1, len(sample))
 
 
 def _plain() -> Any:
