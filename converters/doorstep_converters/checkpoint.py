@@ -45,10 +45,13 @@ class Checkpoint:
     digest: str
 
 
-def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoint:
+def find_checkpoint(
+    source: str, *, is_pickle_allowed: bool = False, head: str = "ForSequenceClassification"
+) -> Checkpoint:
     """Find and check a checkpoint; a hub id is downloaded (safetensors and small files only).
 
     Args:
+        head: how the names of architectures with the task's head end.
         is_pickle_allowed: accept weights that only exist as a pickle, which can run code when it is loaded.
 
     Raises:
@@ -63,7 +66,7 @@ def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoi
         source=source,
         folder=folder,
         model_type=model_type,
-        labels=_labels(config),
+        labels=_labels(config, head),
         max_length=_max_length(folder, config),
         licence=_licence(folder),
         is_multi_label=config.get("problem_type") == "multi_label_classification",
@@ -144,9 +147,9 @@ def _check_files(folder: Path, is_pickle_allowed: bool) -> None:
         )
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...] | None:
+def _labels(config: dict[str, Any], head: str) -> tuple[str, ...] | None:
     architectures = config.get("architectures") or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+    if not any(name.endswith(head) for name in architectures):
         return None
     names = config.get("id2label") or {str(place): f"LABEL_{place}" for place in range(config.get("num_labels", 2))}
     return tuple(str(names[key]) for key in sorted(names, key=int))

@@ -104,7 +104,8 @@ class Predictor:
             EngineError: the engine failed.
         """
         task = self._task
-        return task.results(self._session.run(task.collate(task.prepare((item,)))))[0]
+        rows = task.prepare((item,))
+        return task.results(self._session.run(task.collate(rows)), rows)[0]
 
     def predict_many(self, items: Sequence[Any], *, batch_size: int = 32) -> list[Any]:
         """Answer items in the order given; items of like length share a batch.
@@ -121,8 +122,9 @@ class Predictor:
         results: list[Any] = [None] * len(rows)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            fetches = self._session.run(task.collate([rows[place] for place in places]))
-            for place, result in zip(places, task.results(fetches), strict=True):
+            batch = [rows[place] for place in places]
+            fetches = self._session.run(task.collate(batch))
+            for place, result in zip(places, task.results(fetches, batch), strict=True):
                 results[place] = result
         return results
 

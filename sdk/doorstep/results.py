@@ -43,3 +43,33 @@ class Tensors(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
         return dict(self.outputs)
+
+
+class Span(NamedTuple):
+    """A labelled stretch of a text.
+
+    Attributes:
+        start, end: characters, as Python counts them: `item[start:end] == text`.
+        score: mean probability of its words (0 to 1).
+    """
+
+    label: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class Spans(NamedTuple):
+    """The labelled stretches of one text, from left to right, none overlapping."""
+
+    spans: tuple[Span, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return {"spans": [span._asdict() for span in self.spans]}
+
+    def flat(self) -> dict[str, float]:
+        """Return one name for all spans together, and the score of each."""
+        found = {f"{span.start}-{span.end} {span.label}": span.score for span in self.spans}
+        return {" | ".join(found) or "no span": 1.0, **found}
