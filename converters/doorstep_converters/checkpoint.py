@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Checkpoint:
         licence: as its model card states it; "" where it does not.
         is_multi_label: its head answers each label on its own.
         digest: sha256 over its configuration and weights.
+        is_new: there is none yet; `model_type` is what shall be trained from nothing.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Checkpoint:
     licence: str
     is_multi_label: bool
     digest: str
+    is_new: bool = False
 
 
 def find_checkpoint(
@@ -72,6 +75,27 @@ def find_checkpoint(
         is_multi_label=config.get("problem_type") == "multi_label_classification",
         digest=_digest(folder),
     )
+
+
+def own_checkpoint(source: str, task: str, kinds: Sequence[str]) -> Checkpoint:
+    """Find a checkpoint of one of doorstep's own networks, or `new:KIND` for one that shall be trained.
+
+    Raises:
+        CheckpointError: no such folder, another task's, or an unknown kind.
+    """
+    if source.startswith("new:"):
+        kind = source.removeprefix("new:")
+        if kind not in kinds:
+            raise CheckpointError(f"{source}: expected {' or '.join(f'new:{name}' for name in kinds)}")
+        return Checkpoint(source, Path(), kind, None, 0, "", False, source, is_new=True)
+    folder = Path(source)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{source}: no config.json there; name a checkpoint, or train one: new:{kinds[0]}")
+    config = _read_json(folder / "config.json")
+    if config.get("doorstep_task") != task or config.get("kind") not in kinds:
+        raise CheckpointError(f"{source}: expected a checkpoint of {task}, got {config.get('doorstep_task')!r:.60}")
+    labels = tuple(map(str, config["labels"])) if isinstance(config.get("labels"), list) else None
+    return Checkpoint(source, folder, str(config["kind"]), labels, 0, _licence(folder), False, _digest(folder))
 
 
 def _resolve(source: str, is_pickle_allowed: bool) -> Path:
@@ -191,7 +215,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin"):
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin", ".onnx"):
             with open(path, "rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

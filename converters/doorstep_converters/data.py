@@ -18,6 +18,7 @@ _TEXT_COLUMNS = ("text", "sentence", "utterance", "review", "content", "query")
 _LABEL_COLUMNS = ("label", "intent", "category", "class", "target")
 _FORMATS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
+_STEMS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 _MAX_LINE = 4 << 20
 _FEWEST = 20  # rows that can be split by hash
 
@@ -132,10 +133,10 @@ def read_records(source: Path) -> Records:
         DataError: missing, unreadable, empty, or not UTF-8.
     """
     if source.is_dir():
-        found = {name: list(_records(path)) for name, path in _split_files(source).items()}
+        found = {name: list(records_of(path)) for name, path in _split_files(source).items()}
     elif source.is_file():
         found = {name: [] for name in SPLITS}
-        for record in _records(source):
+        for record in records_of(source):
             named = str(record.pop("split", None) or _split_by_hash(json.dumps(record, sort_keys=True)))
             named = _SPLIT_NAMES.get(named, named)
             if named not in found:
@@ -159,22 +160,30 @@ class _Found:
 
 def _split_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for name, stems in {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}.items():
-        for stem in stems:
-            for ending in _FORMATS:
-                path = folder / f"{stem}{ending}"
-                if path.is_file():
-                    found.setdefault(name, path)
+    for name, stems in _STEMS.items():
+        if (path := find_file(folder, stems)) is not None:
+            found[name] = path
     if "train" not in found and "test" not in found:
         raise DataError(f"{folder}: expected files like train.csv or test.jsonl.gz in it")
     return found
 
 
+def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
+    """Return the first readable file called like one of `stems`, None where there is none."""
+    places = (folder / f"{stem}{ending}" for stem in stems for ending in _FORMATS)
+    return next((path for path in places if path.is_file()), None)
+
+
 def _read_file(path: Path, columns: Columns, split: str) -> list[_Found]:
-    return [_found(record, path, number, columns, split) for number, record in enumerate(_records(path), 1)]
+    return [_found(record, path, number, columns, split) for number, record in enumerate(records_of(path), 1)]
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def records_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one file as they are.
+
+    Raises:
+        DataError: another ending than expected, unreadable, or not UTF-8.
+    """
     kind = next((ending for ending in _FORMATS if path.name.lower().endswith(ending)), None)
     if kind is None:
         raise DataError(f"{path}: expected one of {', '.join(_FORMATS)}")

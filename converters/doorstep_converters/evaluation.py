@@ -29,6 +29,7 @@ class Evaluation:
     Attributes:
         truth: what is right for each item behind the probes (a class; other tasks keep other values); empty where
             there is no labelled data.
+        corpus: what items are looked up in (products), where the task has such.
         probes: how many of the first items are probes, which have no truth.
         final: first item of the split that final figures are taken on.
     """
@@ -40,6 +41,7 @@ class Evaluation:
     length_samples: tuple[str, ...]
     digest: str
     probes: int = len(PROBES)
+    corpus: tuple[Any, ...] = ()
 
 
 def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> Evaluation:

@@ -46,6 +46,8 @@ def convert(job: Job, watch: Watch) -> Report:
         evaluation = craft.plan(job, data, checkpoint)
         options = craft.options(job, checkpoint)
         trial = bench.prepare(craft, checkpoint, evaluation, options, target.can_saturate)
+        refused = {plan.name: reason for plan in plans if (reason := craft.refusal(plan, checkpoint))}
+        plans = [plan for plan in plans if plan.name not in refused]
         candidates = bench.measure(trial, bench.try_all(trial, plans, job.bound))
         survivors = [candidate for candidate in candidates if not candidate.failure]
         provenance = _provenance(source, data)
@@ -56,7 +58,7 @@ def convert(job: Job, watch: Watch) -> Report:
             bundle=job.out / f"{name}.bundle" if manifest else None,
             manifest=manifest,
             candidates=tuple(candidates),
-            excluded=target.excluded,
+            excluded={**target.excluded, **refused},
             choices=choices(manifest) if manifest else {},
             stages=dict(bench.stages),
             provenance=provenance,

@@ -136,6 +136,11 @@ class Predictor:
             yield from self.predict_many(chunk, batch_size=batch_size)
 
     @property
+    def task(self) -> Task:
+        """The task's own side, for example `predictor.task.catalogue` of a search."""
+        return self._task
+
+    @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest

@@ -1,5 +1,6 @@
 """A text classifier as exporters need it: two inputs, one output, a mask that quantizes well."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ class Classifier(nn.Module):
             length = input_ids.shape[1]
             mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * _MASKED
             mask = mask.expand(-1, -1, length, -1)  # [batch, 1, sequence, sequence]
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=mask).logits
+        return self.read(self.model(input_ids=input_ids, attention_mask=mask), attention_mask)
+
+    def read(self, output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return what the graph gives; `attention_mask` [batch, sequence] is the one that came in."""
+        logits: torch.Tensor = output.logits
         return logits
 
 
@@ -45,12 +50,12 @@ def load_classifier(folder: Path, is_pickle_allowed: bool = False) -> Classifier
     return choose_mask(model)
 
 
-def choose_mask(model: Any) -> Classifier:
-    """Wrap `model`, with the quantizable mask where it gives the same logits."""
+def choose_mask(model: Any, wrap: Callable[[Any, bool], Classifier] = Classifier) -> Classifier:
+    """Wrap `model`, with the quantizable mask where it gives the same output."""
     ids = torch.arange(5, 29, dtype=torch.long).reshape(2, 12) % model.config.vocab_size  # [2, 12]
     mask = torch.ones_like(ids)
     mask[1, 7:] = 0
-    plain, own = Classifier(model, False), Classifier(model, True)
+    plain, own = wrap(model, False).eval(), wrap(model, True).eval()
     with torch.no_grad():
         expected = plain(ids, mask)
         try:

@@ -10,6 +10,9 @@ from doorstep_converters.tasks.craft import Craft
 TASKS: dict[str, str] = {
     "text-classification": "doorstep_converters.tasks.text_classification",
     "token-classification": "doorstep_converters.tasks.token_classification",
+    "sentence-similarity": "doorstep_converters.tasks.sentence_similarity",
+    "search": "doorstep_converters.tasks.search",
+    "tabular-classification": "doorstep_converters.tasks.tabular_classification",
 }
 """Task name to the module whose `CRAFT` is the task's `Craft`."""
 

@@ -18,7 +18,7 @@ from doorstep.golden import Example, best, max_error
 from doorstep.manifest import Measured, Variant
 from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
-from doorstep_converters.data import Records, read_records
+from doorstep_converters.data import read_records
 from doorstep_converters.evaluation import Evaluation, thin
 from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.pack import variant_of
@@ -76,9 +76,6 @@ class Craft:
     task = ""
     metric = "accuracy"
     """What `Parity.accuracy` is for this task."""
-    engines: tuple[str, ...] = ("onnx", "openvino", "tflite", "numpy")
-    """Runtimes its graphs can be exported to; others are left out, with `engine_reason`."""
-    engine_reason = "its graph has operators that this engine lacks"
 
     # What stands on disk
 
@@ -124,13 +121,17 @@ class Craft:
         """Answer items with the checkpoint itself and write the files all variants share to `out` (worker).
 
         Args:
-            plan: `options`, `calibration` (items) and `max_length` (tokens the checkpoint reads).
+            plan: `options`, `calibration` (items), `corpus`, `max_length` (tokens the checkpoint reads), `progress`.
         """
         raise NotImplementedError
 
     def train(self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]) -> Any:
         """Train and write a checkpoint to `out` (worker); returns plain figures."""
         raise NotImplementedError
+
+    def refusal(self, plan: VariantPlan, checkpoint: Checkpoint) -> str:
+        """Return why a variant is not worth trying; "" where it is."""
+        return ""
 
     # How it is judged
 
@@ -202,10 +203,13 @@ class Craft:
         items.write_text(json.dumps(list(evaluation.items)), encoding="ascii")
         calibration = work / "calibration-items.json"
         calibration.write_text(json.dumps(list(evaluation.calibration)), encoding="ascii")
+        corpus = work / "corpus.json"
+        corpus.write_text(json.dumps(list(evaluation.corpus)), encoding="ascii")
         arguments = {
             "task": self.task,
             "checkpoint": str(checkpoint.folder.resolve()),
             "items": str(items),
+            "corpus": str(corpus),
             "calibration": str(calibration),
             "options": options,
             "max_length": checkpoint.max_length,
@@ -247,7 +251,7 @@ class Craft:
         return digest.hexdigest()
 
     def run_training(
-        self, bench: "Workbench", checkpoint: Checkpoint | None, data: Records, options: dict[str, Any]
+        self, bench: "Workbench", checkpoint: Checkpoint | None, data: Any, options: dict[str, Any]
     ) -> Output:
         """Run `train` as a stage of its own."""
         path = bench.work / "training.json"

@@ -18,6 +18,7 @@ def reference(
     task: str,
     checkpoint: str,
     items: str,
+    corpus: str,
     calibration: str,
     options: dict[str, Any],
     max_length: int,
@@ -29,6 +30,7 @@ def reference(
     plan = {
         "options": options,
         "calibration": json.loads(Path(calibration).read_text(encoding="ascii")),
+        "corpus": json.loads(Path(corpus).read_text(encoding="ascii")),
         "max_length": max_length,
         "progress": channel.progress,
         "is_pickle_allowed": is_pickle_allowed,

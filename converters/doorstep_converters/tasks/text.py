@@ -88,7 +88,7 @@ class TextCraft(Craft):
                 f"{folder}: the exported tokenizer gives other tokens for {len(wrong)} texts: {wrong[0]!r:.80}"
             )
         options = {**plan["options"], "max_length": length}
-        answers = self.answer_texts(folder, tokenizer, items, {**plan, "options": options})
+        answers = self.answer_texts(folder, tokenizer, items, {**plan, "options": options, "shared": out})
         feeds = self.feeds(out / "tokenizer.json", samples, length)
         return Answered(answers, options, tuple(feeds))
 

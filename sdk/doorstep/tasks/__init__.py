@@ -13,6 +13,9 @@ from doorstep.tensors import Feeds, Fetches, TensorSpec
 TASKS: dict[str, str] = {
     "text-classification": "doorstep.tasks.text_classification",
     "token-classification": "doorstep.tasks.token_classification",
+    "sentence-similarity": "doorstep.tasks.sentence_similarity",
+    "search": "doorstep.tasks.search",
+    "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",
     "tensors": "doorstep.tasks.raw",
 }
