@@ -92,7 +92,7 @@ class SearchCraft(SentenceCraft):
             raise DataError("search: no catalogue; give one with --data: products.jsonl, or a folder with corpus.jsonl")
         return read_catalogue(job.data)
 
-    def plan(self, job: "Job", data: CatalogueData, checkpoint: Checkpoint) -> Evaluation:
+    def plan(self, job: "Job", data: Any, checkpoint: Checkpoint) -> Evaluation:
         texts = [_text(row, data.text_fields) for row in thin(data.products, _CALIBRATION)]
         items: list[Any] = texts[:_PROBES] if data.dev or data.test else texts
         probes, final, truth = len(items), 0, []

@@ -11,7 +11,6 @@ import numpy as np
 from doorstep.errors import CheckpointError
 from doorstep.tensors import Array, TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
-from doorstep_converters.data import Records
 from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.parity import Bound, Parity
@@ -62,7 +61,7 @@ def read_recipe(folder: Path) -> Recipe:
     ]
     if unknown := [kind for kind, _ in modules if kind not in _KNOWN]:
         raise CheckpointError(f"{folder}: expected modules {', '.join(_KNOWN)}, got {', '.join(unknown)}")
-    pooling = ("mean",)
+    pooling: tuple[str, ...] = ("mean",)
     for kind, path in modules:
         if kind == "Pooling":
             plain = _json(folder / path / "config.json")
@@ -85,8 +84,10 @@ class SentenceCraft(TextCraft):
     auto = "AutoModel"
     output = TensorSpec("vectors", "float32", ("batch", "dimensions"))
 
-    def plan(self, job: "Job", data: Records | None, checkpoint: Checkpoint) -> Evaluation:
-        splits = [] if data is None else [([_text(row) for row in rows], []) for rows in (data.dev, data.test)]
+    def plan(self, job: "Job", data: Any, checkpoint: Checkpoint) -> Evaluation:
+        splits: list[tuple[list[str], list[Any]]] = []
+        if data is not None:
+            splits = [([_text(row) for row in rows], []) for rows in (data.dev, data.test)]
         return text_evaluation(splits, [_text(row) for row in data.train] if data else [], job.eval_limit)
 
     def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:

@@ -200,9 +200,9 @@ def save_estimator(estimator: Any, fields: Sequence[Field], labels: Sequence[str
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     got = session.run(["probabilities"], {"features": sample.astype(np.float32)})[0]
-    error = float(np.abs(got - estimator.predict_proba(sample)).max())
-    if not error <= _SAME:
-        raise CheckpointError(f"{type(estimator).__name__}: its graph differs by {error:.3g} from what it predicts")
+    distance = float(np.abs(got - estimator.predict_proba(sample)).max())
+    if not distance <= _SAME:
+        raise CheckpointError(f"{type(estimator).__name__}: its graph differs by {distance:.3g} from what it predicts")
     _write_config(folder, "trees", fields, labels, True, {})
 
 
@@ -221,11 +221,13 @@ def read_table(records: Records, label: str | None) -> TabularData:
     labels = sorted({str(row.get(column)) for part in (records.train, records.dev, records.test) for row in part})
     if len(labels) < 2 or "" in labels or "None" in labels:
         raise DataError(f"{records.source}: expected two or more labels and none empty, got {', '.join(labels[:5])}")
-    parts = [
+    train, dev, test = (
         tuple((_typed(row, fields), str(row[column])) for row in part)
         for part in (records.train, records.dev, records.test)
-    ]
-    return TabularData(records.name, records.source, fields, tuple(labels), *parts, digest=records.digest)
+    )
+    return TabularData(
+        records.name, records.source, fields, tuple(labels), train, dev, test, items_digest([records.digest, column])
+    )
 
 
 def _look_at(name: str, values: Sequence[Any]) -> Field:
@@ -310,7 +312,12 @@ def _train_net(
 
     torch.manual_seed(options["seed"])
     categories = [len(field.categories) + FIRST for field in fields if field.kind == "category"]
-    shape = {"numbers": len(fields) - len(categories), "categories": categories, "classes": len(labels), "width": 96}
+    shape: dict[str, Any] = {
+        "numbers": len(fields) - len(categories),
+        "categories": categories,
+        "classes": len(labels),
+        "width": 96,
+    }
     net = FieldsNet(**shape)
     tensors = {
         split: [torch.from_numpy(np.array([row[n] for row in part])) for n in ("numbers", "missing", "categories")]

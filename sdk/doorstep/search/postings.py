@@ -1,6 +1,7 @@
 """Which document holds which term: inverted lists as flat arrays, good for being memory-mapped.
 
-`bm25`: Robertson & Zaragoza 2009, k1 1.2, b 0.75. `tfidf`: cosine of tf · (ln((1 + n) / (1 + df)) + 1) vectors.
+`bm25`: Robertson & Zaragoza 2009, k1 1.2, b 0.75. `tfidf`: cosine of vectors
+(1 + ln tf) · (ln((1 + n) / (1 + df)) + 1).
 """
 
 from collections import Counter
@@ -54,16 +55,19 @@ class Postings(NamedTuple):
         """Return the score of every document, [documents] float64; cosines for `tfidf`."""
         terms = ANALYZERS[self.analyzer](text)
         wanted = np.fromiter(terms.keys(), np.uint32, len(terms))
-        counts = np.fromiter(terms.values(), np.float32, len(terms))
+        every = np.fromiter(terms.values(), np.float32, len(terms))
         places = np.searchsorted(self.keys, wanted)
         places[places == len(self.keys)] = 0
         known = self.keys[places] == wanted if len(self.keys) else np.zeros(len(wanted), bool)
         if not known.any():
             return np.zeros(self.documents)
-        places, counts = places[known], counts[known]
-        weights: Array = counts * self.rarity[places] if self.kind == "tfidf" else np.ones_like(counts)  # [terms]
+        places, counts = places[known], every[known]
+        weights: Array = (
+            (1 + np.log(counts)) * self.rarity[places] if self.kind == "tfidf" else np.ones_like(counts)
+        )  # [terms]
         if self.kind == "tfidf":
-            missing = float(np.square(np.fromiter(terms.values(), np.float32)[~known]).sum()) * _unseen(self.documents)
+            unknown = 1 + np.log(every[~known])
+            missing = float(np.square(unknown).sum()) * _unseen(self.documents)
             weights = weights / np.sqrt(np.square(weights).sum() + missing)
         lengths = self.starts[places + 1] - self.starts[places]
         order = np.argsort(lengths, kind="stable")  # rare terms say most and cost least
@@ -109,7 +113,7 @@ def build_postings(kind: str, analyzer: str, texts: Sequence[str], like: Posting
         norm = _K1 * (1 - _B + _B * lengths[docs] / max(mean, 1e-9))
         weights = rarity[places] * tf * (_K1 + 1) / (tf + norm)
     else:
-        weights = tf * rarity[places]
+        weights = (1 + np.log(tf)) * rarity[places]
         norms = np.sqrt(np.bincount(docs, np.square(weights), minlength=len(texts)))
         weights = weights / np.maximum(norms[docs], 1e-9)
     order = np.argsort(places, kind="stable")

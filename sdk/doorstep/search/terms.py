@@ -21,9 +21,17 @@ def words(text: str) -> Counter[int]:
 
 
 def pieces(text: str) -> Counter[int]:
-    """Return the character n-grams, 3 to 5 long, of the text in lower case with single spaces around its words."""
-    spaced = f" {' '.join(text[:_MOST_CHARACTERS].lower().split())} "
-    return Counter(_key(spaced[start : start + size]) for size in (3, 4, 5) for start in range(len(spaced) - size + 1))
+    """Return the character n-grams, 3 to 5 long, of every word in lower case with a space before and behind it."""
+    found: Counter[int] = Counter()
+    for word in text[:_MOST_CHARACTERS].lower().split():
+        spaced = f" {word} "
+        for size in (3, 4, 5):
+            if len(spaced) <= size:
+                found[_key(spaced)] += 1  # a short word counts once, as it is
+                break
+            for start in range(len(spaced) - size + 1):
+                found[_key(spaced[start : start + size])] += 1
+    return found
 
 
 ANALYZERS: dict[str, Analyzer] = {"words": words, "pieces": pieces}
