@@ -2,7 +2,7 @@
 
     python examples/visits/visits.py
 
-The table is made up here, so that the example runs anywhere; `sdk/docs/tasks/tabular-classification.md` has real figures.
+The table is made up here, so that the example runs anywhere; real figures: `sdk/docs/tasks/tabular-classification.md`.
 """
 
 import csv

@@ -104,6 +104,12 @@ def test_the_task_keeps_the_contract_and_reads_probabilities(encoder: TabularEnc
     assert answer.score == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("field", [FIELDS[0], FIELDS[1]])
+def test_a_table_of_one_kind_of_field_has_no_empty_feed(field: Field) -> None:
+    row = TabularEncoder([field]).encode({field.name: None}, 0)
+    assert all(len(row[name]) == 1 for name in ("numbers", "missing", "categories"))
+
+
 def test_a_model_of_other_columns_is_refused(encoder: TabularEncoder) -> None:
     inputs = [TensorSpec("features", "float32", ("batch", 5))]
     with pytest.raises(FormatError, match="the model takes features"):

@@ -15,6 +15,7 @@ from doorstep_converters.data import find_file, records_of
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.tasks.craft import Craft, Timed
 from doorstep_converters.tasks.sentence_similarity import SentenceCraft
 
 if TYPE_CHECKING:
@@ -125,6 +126,12 @@ class SearchCraft(SentenceCraft):
         weights = Weights(**plan["options"]["weights"])
         found = [catalogue.search(query, v, _TOP, {}, weights) for query, v in zip(items, vectors, strict=True)]
         return [{hit.row["id"]: hit.score for hit in hits} or {"nothing": 1.0} for hits in found]
+
+    def text_read(self, item: Any, options: dict[str, Any]) -> str:
+        return str(item)
+
+    def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
+        return Craft.timed(self, evaluation, options)
 
     def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
         """Agreement is the mean overlap of the ten best."""

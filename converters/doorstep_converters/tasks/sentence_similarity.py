@@ -118,7 +118,7 @@ class SentenceCraft(TextCraft):
     def answer_texts(
         self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]
     ) -> list[dict[str, float]]:
-        vectors = self.encode(folder, tokenizer, self._prompted(items, plan["options"]), plan)
+        vectors = self.encode(folder, tokenizer, [self.text_read(item, plan["options"]) for item in items], plan)
         return [{f"vector[{place}]": round(value, 7) for place, value in enumerate(row)} for row in vectors.tolist()]
 
     def encode(self, folder: Path, tokenizer: Any, texts: Sequence[str], plan: dict[str, Any]) -> Array:
@@ -158,9 +158,9 @@ class SentenceCraft(TextCraft):
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return 0.0  # `compare` has no truth to judge by
 
-    def _prompted(self, items: Sequence[Any], options: dict[str, Any]) -> list[str]:
+    def text_read(self, item: Any, options: dict[str, Any]) -> str:
         before = options.get("prompts", {}).get(options.get("default_prompt", ""), "")
-        return [before + text for text in self.texts_of(items)]
+        return before + self.texts_of([item])[0]
 
 
 def matrix(answers: Sequence[dict[str, float]]) -> Array:

@@ -19,7 +19,7 @@ from doorstep_converters.checkpoint import Checkpoint, own_checkpoint
 from doorstep_converters.data import Records, read_records
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
 from doorstep_converters.export.exportable import Exportable
-from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.tasks.craft import Answered, Craft, calibration_items
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class TabularCraft(Craft):
     def refusal(self, plan: VariantPlan, checkpoint: Checkpoint) -> str:
         if checkpoint.model_type == "trees" and plan.name != "onnx-fp32":
             return "trees run in ONNX Runtime alone, and have no weights to quantize"
+        if plan.recipe in NEEDS_CALIBRATION:
+            return "activations of a few fields gain nothing from int8"
         return ""
 
     def load(self, folder: Path, is_pickle_allowed: bool) -> Exportable:

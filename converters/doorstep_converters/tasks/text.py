@@ -53,6 +53,10 @@ class TextCraft(Craft):
         """Return every text that will be tokenized for these items."""
         return list(items)
 
+    def text_read(self, item: Any, options: dict[str, Any]) -> str:
+        """Return the text that a device tokenizes for an item."""
+        return str(item)
+
     def load_model(self, folder: Path, is_pickle_allowed: bool) -> Any:
         """Load the checkpoint in fp32, in eval mode (worker)."""
         import torch
@@ -109,7 +113,10 @@ class TextCraft(Craft):
         """Add to every example the tokens of its text, so that a device can tell where it differs."""
         chosen = super().golden(trial, found)
         device = Tokenizer.from_file(str(trial.tokenizer))
-        return GoldenChoice(chosen.places, [_with_tokens(example, device) for example in chosen.examples])
+        examples = [
+            _with_tokens(example, self.text_read(example.item, trial.options), device) for example in chosen.examples
+        ]
+        return GoldenChoice(chosen.places, examples)
 
 
 def text_evaluation(
@@ -132,9 +139,7 @@ def text_evaluation(
     )
 
 
-def _with_tokens(example: Example, tokenizer: Tokenizer) -> Example:
-    if not isinstance(example.item, str):
-        return example
-    ids = tokenizer.encode(example.item).ids
+def _with_tokens(example: Example, text: str, tokenizer: Tokenizer) -> Example:
+    ids = tokenizer.encode(text).ids
     digest = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
     return Example(example.item, example.expected, len(ids), digest)

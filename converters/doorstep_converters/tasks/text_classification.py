@@ -139,7 +139,7 @@ def length_option(job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
 def timed_text(evaluation: Evaluation, options: dict[str, Any]) -> Timed:
     """Join texts and cut them to the tokens that latency is measured on."""
     length = min(_TIMED_LENGTH, options["max_length"])
-    item = " ".join(text for text in evaluation.items[evaluation.probes :])[:4000]
+    item = " ".join(text for text in evaluation.items[evaluation.probes :] or evaluation.items)[:4000]
     return Timed(item, {"max_length": length}, length)
 
 

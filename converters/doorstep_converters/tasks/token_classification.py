@@ -10,6 +10,7 @@ from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import Records, read_records
 from doorstep_converters.evaluation import Evaluation
+from doorstep_converters.tasks.craft import Craft, Timed
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ class TokenCraft(TextCraft):
             answers.append(decoder.spans(text, encoded.encodings, [softmax(logits)]).flat())
             plan["progress"]((place + 1) / len(items))
         return answers
+
+    def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
+        return Craft.timed(self, evaluation, options)  # a long text would be several windows
 
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return span_f1([_spans(answer) for answer in answers], [{tuple(span) for span in spans} for spans in truth])

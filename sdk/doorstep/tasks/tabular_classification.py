@@ -24,6 +24,7 @@ MISSING, UNSEEN, FIRST = 0, 1, 2
 """Codes of categories; the first that training knew has `FIRST`."""
 
 _MOST_CHARACTERS = 10_000
+_LARGEST = 3e38
 _EDGE = 1.7  # numbers are spread over -1.7 to 1.7, about a standard normal's middle
 
 
@@ -71,9 +72,14 @@ class TabularEncoder:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Columns of each feed."""
+        """Columns of each feed; where no field is of a kind, its feed is one column of missing values."""
         numbers, categories = len(self._numbers), len(self._categories)
-        return {"numbers": numbers, "missing": numbers, "categories": categories, "features": numbers + categories}
+        return {
+            "numbers": max(1, numbers),
+            "missing": max(1, numbers),
+            "categories": max(1, categories),
+            "features": numbers + categories,
+        }
 
     def encode(self, item: Any, place: int) -> dict[str, Array]:
         """Return one row of every feed.
@@ -98,9 +104,9 @@ class TabularEncoder:
         ]
         as_numbers = [math.nan if code == MISSING else -1.0 if code == UNSEEN else code - FIRST for code in codes]
         return {
-            "numbers": np.array(scaled, np.float32),
-            "missing": missing.astype(np.float32),
-            "categories": np.array(codes, np.int64),
+            "numbers": np.array(scaled or [0.0], np.float32),
+            "missing": missing.astype(np.float32) if scaled else np.ones(1, np.float32),
+            "categories": np.array(codes or [MISSING], np.int64),
             "features": np.concatenate([raw, np.array(as_numbers, np.float32)]),
         }
 
@@ -109,6 +115,8 @@ class TabularEncoder:
             return MISSING
         if not isinstance(value, (str, int, float)) or (isinstance(value, str) and len(value) > _MOST_CHARACTERS):
             raise InputError(f"item {place}: {name}: expected a short text or a number, got {type(value).__name__}")
+        if isinstance(value, float) and math.isinf(value):
+            raise InputError(f"item {place}: {name}: expected a finite number, got {value!r}")
         if isinstance(value, (bool, float)) and value == int(value):
             value = int(value)
         return self._codes[name].get(str(value), UNSEEN)
@@ -159,8 +167,8 @@ def _number(value: Any, name: str, place: int) -> float:
         return math.nan
     if not isinstance(value, (int, float)):
         raise InputError(f"item {place}: {name}: expected a number, got {type(value).__name__} {value!r:.40}")
-    if math.isinf(value) or abs(value) > 3e38:
-        raise InputError(f"item {place}: {name}: expected a finite number that float32 holds, got {value!r:.40}")
+    if abs(value) > _LARGEST:
+        raise InputError(f"item {place}: {name}: expected a finite number that float32 holds, got {str(value)[:20]}")
     return float(value)
 
 
