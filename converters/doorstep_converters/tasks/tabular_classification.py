@@ -315,8 +315,8 @@ def _train_net(
     torch.manual_seed(options["seed"])
     categories = [len(field.categories) + FIRST for field in fields if field.kind == "category"]
     shape: dict[str, Any] = {
-        "numbers": len(fields) - len(categories),
-        "categories": categories,
+        "numbers": max(1, len(fields) - len(categories)),
+        "categories": categories or [FIRST],
         "classes": len(labels),
         "width": 96,
     }
