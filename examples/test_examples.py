@@ -63,3 +63,22 @@ def test_the_command_line_of_the_readme_answers(bundle: Path) -> None:
     command = [sys.executable, "-m", "doorstep.cli.main", "predict", bundle, "--json", "is the oat milk back in stock"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["label"] == "check_stock"
+
+
+@pytest.mark.slow
+def test_a_visit_is_judged_also_where_fields_are_missing() -> None:
+    done = subprocess.run([sys.executable, HERE / "visits/visits.py"], capture_output=True, text=True, check=True)
+    sure, unsure, wrong = done.stdout.splitlines()
+    assert float(sure.split()[-1]) > 0.8
+    assert float(unsure.split()[-1]) < 0.3
+    assert "is it 'pages'" in wrong
+
+
+@pytest.mark.slow
+def test_a_shop_finds_its_products() -> None:
+    done = subprocess.run([sys.executable, HERE / "shop/find.py"], capture_output=True, text=True, check=True)
+    found = [line.rpartition(" → ")[2] for line in done.stdout.splitlines()]
+    assert found == [
+        "Sony WH-1000XM4 wireless headphones", "LG front load washing machine 8 kg", "红色手机壳 iPhone 15 Pro",
+        "oat milk, organic, 1 l", "Sony WF-1000XM4 earbuds", "purple umbrella",
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Checkpoint:
         licence: as its model card states it; "" where it does not.
         is_multi_label: its head answers each label on its own.
         digest: sha256 over its configuration and weights.
+        is_new: there is none yet; `model_type` is what shall be trained from nothing.
     """
 
     source: str
@@ -43,12 +45,16 @@ class Checkpoint:
     licence: str
     is_multi_label: bool
     digest: str
+    is_new: bool = False
 
 
-def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoint:
+def find_checkpoint(
+    source: str, *, is_pickle_allowed: bool = False, head: str = "ForSequenceClassification"
+) -> Checkpoint:
     """Find and check a checkpoint; a hub id is downloaded (safetensors and small files only).
 
     Args:
+        head: how the names of architectures with the task's head end.
         is_pickle_allowed: accept weights that only exist as a pickle, which can run code when it is loaded.
 
     Raises:
@@ -63,12 +69,33 @@ def find_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoi
         source=source,
         folder=folder,
         model_type=model_type,
-        labels=_labels(config),
+        labels=_labels(config, head),
         max_length=_max_length(folder, config),
         licence=_licence(folder),
         is_multi_label=config.get("problem_type") == "multi_label_classification",
         digest=_digest(folder),
     )
+
+
+def own_checkpoint(source: str, task: str, kinds: Sequence[str]) -> Checkpoint:
+    """Find a checkpoint of one of doorstep's own networks, or `new:KIND` for one that shall be trained.
+
+    Raises:
+        CheckpointError: no such folder, another task's, or an unknown kind.
+    """
+    if source.startswith("new:"):
+        kind = source.removeprefix("new:")
+        if kind not in kinds:
+            raise CheckpointError(f"{source}: expected {' or '.join(f'new:{name}' for name in kinds)}")
+        return Checkpoint(source, Path(), kind, None, 0, "", False, source, is_new=True)
+    folder = Path(source)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{source}: no config.json there; name a checkpoint, or train one: new:{kinds[0]}")
+    config = _read_json(folder / "config.json")
+    if config.get("doorstep_task") != task or config.get("kind") not in kinds:
+        raise CheckpointError(f"{source}: expected a checkpoint of {task}, got {config.get('doorstep_task')!r:.60}")
+    labels = tuple(map(str, config["labels"])) if isinstance(config.get("labels"), list) else None
+    return Checkpoint(source, folder, str(config["kind"]), labels, 0, _licence(folder), False, _digest(folder))
 
 
 def find_folder(source: str, is_pickle_allowed: bool = False) -> Path:
@@ -150,9 +177,9 @@ def _check_files(folder: Path, is_pickle_allowed: bool) -> None:
         )
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...] | None:
+def _labels(config: dict[str, Any], head: str) -> tuple[str, ...] | None:
     architectures = config.get("architectures") or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+    if not any(name.endswith(head) for name in architectures):
         return None
     names = config.get("id2label") or {str(place): f"LABEL_{place}" for place in range(config.get("num_labels", 2))}
     return tuple(str(names[key]) for key in sorted(names, key=int))
@@ -194,7 +221,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin"):
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin", ".onnx"):
             with open(path, "rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from doorstep.errors import DataError
 
@@ -17,6 +17,8 @@ SPLITS = ("train", "dev", "test")
 _TEXT_COLUMNS = ("text", "sentence", "utterance", "review", "content", "query")
 _LABEL_COLUMNS = ("label", "intent", "category", "class", "target")
 _FORMATS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+_SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
+_STEMS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 _MAX_LINE = 4 << 20
 _FEWEST = 20  # rows that can be split by hash
 
@@ -53,6 +55,39 @@ class DataSet:
         if all(name.lstrip("-").isdigit() for name in names):
             return sorted(names, key=int)
         return sorted(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Rows of any columns in three splits, for tasks that are no labelled texts.
+
+    Attributes:
+        name, source, digest: as of a `DataSet`.
+    """
+
+    name: str
+    source: Path
+    train: tuple[dict[str, Any], ...]
+    dev: tuple[dict[str, Any], ...]
+    test: tuple[dict[str, Any], ...]
+    digest: str
+
+
+class Splits(Protocol):
+    """What every kind of data has."""
+
+    @property
+    def source(self) -> Path: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def train(self) -> Sequence[Any]: ...
+    @property
+    def dev(self) -> Sequence[Any]: ...
+    @property
+    def test(self) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +137,31 @@ def read_column(source: Path, column: str, text: str | None = None) -> dict[str,
     return {row.text: row.label for path in paths for row in _read_file(path, wanted, "train", is_label_needed=False)}
 
 
+def read_records(source: Path) -> Records:
+    """Read rows as they are: a folder with one file a split, or one file with a column `split` or split by hash.
+
+    Raises:
+        DataError: missing, unreadable, empty, or not UTF-8.
+    """
+    if source.is_dir():
+        found = {name: list(records_of(path)) for name, path in _split_files(source).items()}
+    elif source.is_file():
+        found = {name: [] for name in SPLITS}
+        for record in records_of(source):
+            named = str(record.pop("split", None) or _split_by_hash(json.dumps(record, sort_keys=True)))
+            named = _SPLIT_NAMES.get(named, named)
+            if named not in found:
+                raise DataError(f"{source}: expected split train, dev or test, got {named!r:.40}")
+            found[named].append(record)
+    else:
+        raise DataError(f"{source}: no such file or folder")
+    if not any(found.values()):
+        raise DataError(f"{source}: expected rows, got none")
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    train, dev, test = (tuple(found.get(split, ())) for split in SPLITS)
+    return Records(source.name.split(".")[0] or "data", source, train, dev, test, digest)
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     text: str
@@ -111,31 +171,42 @@ class _Found:
 
 def _split_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for name, stems in {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}.items():
-        for stem in stems:
-            for ending in _FORMATS:
-                path = folder / f"{stem}{ending}"
-                if path.is_file():
-                    found.setdefault(name, path)
+    for name, stems in _STEMS.items():
+        if (path := find_file(folder, stems)) is not None:
+            found[name] = path
     if "train" not in found and "test" not in found:
         raise DataError(f"{folder}: expected files like train.csv or test.jsonl.gz in it")
     return found
 
 
+def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
+    """Return the first readable file called like one of `stems`, None where there is none."""
+    places = (folder / f"{stem}{ending}" for stem in stems for ending in _FORMATS)
+    return next((path for path in places if path.is_file()), None)
+
+
 def _read_file(path: Path, columns: Columns, split: str, is_label_needed: bool = True) -> list[_Found]:
+    return [
+        _found(record, path, number, columns, split, is_label_needed)
+        for number, record in enumerate(records_of(path), 1)
+    ]
+
+
+def records_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one file as they are.
+
+    Raises:
+        DataError: another ending than expected, unreadable, or not UTF-8.
+    """
     kind = next((ending for ending in _FORMATS if path.name.lower().endswith(ending)), None)
     if kind is None:
         raise DataError(f"{path}: expected one of {', '.join(_FORMATS)}")
     opener: Callable[..., Any] = gzip.open if kind.endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            records = (
+            yield from (
                 _json_lines(file, path) if ".jsonl" in kind else _table(file, path, "\t" if "tsv" in kind else ",")
             )
-            return [
-                _found(record, path, number, columns, split, is_label_needed)
-                for number, record in enumerate(records, 1)
-            ]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8, byte {error.start} is none; convert it: iconv -t utf-8") from error
     except (OSError, EOFError, zlib.error, csv.Error) as error:
@@ -177,7 +248,7 @@ def _found(
     if is_label_needed and not str(label).strip():
         raise DataError(f"{path}: row {number}: the label is empty")
     named = split or str(record.get(columns.split) or "")
-    named = {"validation": "dev", "valid": "dev", "val": "dev"}.get(named, named)
+    named = _SPLIT_NAMES.get(named, named)
     if named and named not in SPLITS:
         raise DataError(f"{path}: row {number}: expected split train, dev or test, got {named!r}")
     label = int(label) if isinstance(label, bool) else label
@@ -208,7 +279,7 @@ def _assign(rows: Sequence[_Found]) -> dict[str, list[Row]]:
     parts: dict[str, list[Row]] = {split: [] for split in SPLITS}
     has_splits = any(row.split for row in rows)
     for row in rows:
-        split = row.split or ("train" if has_splits else _split_by_hash(row))
+        split = row.split or ("train" if has_splits else _split_by_hash(f"{row.label}\n{row.text}"))
         parts[split].append(Row(row.text, row.label))
     if has_splits and not parts["dev"]:
         train, parts["train"] = parts["train"], []
@@ -218,8 +289,8 @@ def _assign(rows: Sequence[_Found]) -> dict[str, list[Row]]:
     return parts
 
 
-def _split_by_hash(row: _Found) -> str:
-    place = int(hashlib.sha256(f"{row.label}\n{row.text}".encode()).hexdigest(), 16) % 10
+def _split_by_hash(key: str) -> str:
+    place = int(hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest(), 16) % 10
     return "test" if place == 0 else "dev" if place == 1 else "train"
 
 

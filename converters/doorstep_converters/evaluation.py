@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -12,9 +13,10 @@ from tokenizers import Tokenizer
 from doorstep.errors import DataError
 from doorstep.golden import Example
 from doorstep.tensors import Array
-from doorstep_converters.data import DataSet, Row
+from doorstep_converters.data import DataSet
 from doorstep_converters.probes import PROBES, SENTENCES
 
+_Row = TypeVar("_Row")
 _CALIBRATION = 200
 _GOLDEN = 16
 _GOLDEN_PROBES = 6
@@ -25,16 +27,21 @@ class Evaluation:
     """Items in a fixed order: probes first, then dev, then test.
 
     Attributes:
-        truth: class of each item behind the probes; empty where there is no labelled data.
+        truth: what is right for each item behind the probes (a class; other tasks keep other values); empty where
+            there is no labelled data.
+        corpus: what items are looked up in (products), where the task has such.
+        probes: how many of the first items are probes, which have no truth.
         final: first item of the split that final figures are taken on.
     """
 
-    items: tuple[str, ...]
-    truth: tuple[int, ...]
+    items: tuple[Any, ...]
+    truth: tuple[Any, ...]
     final: int
-    calibration: tuple[str, ...]
+    calibration: tuple[Any, ...]
     length_samples: tuple[str, ...]
     digest: str
+    probes: int = len(PROBES)
+    corpus: tuple[Any, ...] = ()
 
 
 def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> Evaluation:
@@ -48,14 +55,14 @@ def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> 
     """
     if data is None:
         items = (*PROBES, *SENTENCES)
-        return Evaluation(items, (), 0, SENTENCES, (), _digest(items))
+        return Evaluation(items, (), 0, SENTENCES, (), items_digest(items))
     places = label_places(data, labels)
-    dev, test = _thin(data.dev, limit), _thin(data.test, limit)
+    dev, test = thin(data.dev, limit), thin(data.test, limit)
     held_out = [*dev, *test]
     items = (*PROBES, *(row.text for row in held_out))
     source = data.train or ()
-    calibration = tuple(row.text for row in _thin(source, _CALIBRATION)) or SENTENCES
-    samples = tuple(row.text for row in _thin(source or data.dev or data.test, 2000))
+    calibration = tuple(row.text for row in thin(source, _CALIBRATION)) or SENTENCES
+    samples = tuple(row.text for row in thin(source or data.dev or data.test, 2000))
     final = len(PROBES) + (len(dev) if test else 0)
     return Evaluation(
         items,
@@ -63,7 +70,7 @@ def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> 
         final,
         calibration,
         samples,
-        _digest((*items, *calibration)),
+        items_digest((*items, *calibration)),
     )
 
 
@@ -133,7 +140,8 @@ def write_texts(path: Path, texts: Sequence[str]) -> Path:
     return path
 
 
-def _thin(rows: Sequence[Row], limit: int) -> list[Row]:
+def thin(rows: Sequence[_Row], limit: int) -> list[_Row]:
+    """Keep at most `limit` rows, evenly."""
     step = max(1, -(-len(rows) // limit))
     return list(rows[::step])
 
@@ -143,5 +151,6 @@ def _is_storable(text: str) -> bool:
     return len(text) <= 2000 and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _digest(texts: Sequence[str]) -> str:
+def items_digest(texts: Sequence[Any]) -> str:
+    """Return the sha256 of items that JSON can hold."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()

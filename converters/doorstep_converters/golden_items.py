@@ -33,11 +33,12 @@ def record_golden(folder: Path, head: Manifest, run: Run, samples: Sequence[Path
     task = load_task(bundle, variant.inputs, {"top_k": 1 << 20} if "labels" in head.options else {})
     examples = []
     for item in items:
-        feeds = task.collate(task.prepare([raw_item(bundle, item)]))
+        prepared = task.prepare([raw_item(bundle, item)])
+        feeds = task.collate(prepared)
         rows = {spec.source or spec.name: feeds[spec.name] for spec in variant.inputs}
         fetched = run(folder / variant.entry, rows)
         named = {spec.name: fetched[spec.source or spec.name] for spec in variant.outputs}
-        answer = flatten(task.results(named)[0])
+        answer = flatten(task.results(named, prepared)[0])
         examples.append(Example(item, {name: round(value, 6) for name, value in list(answer.items())[:256]}))
     (folder / MANIFEST).unlink()
     return Golden(FORMAT, tuple(examples), {variant.name: _TOLERANCE})

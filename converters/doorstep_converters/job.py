@@ -43,6 +43,7 @@ class Job:
         target: a key of `targets.TARGETS`.
         out: folder that gets `<name>.bundle`, its report and logs.
         data: labelled texts; None where the checkpoint has a head and parity on built-in texts is enough.
+        task: a key of `tasks.TASKS`; None takes what the checkpoint's own files say.
         name: of the bundle; None takes the data's or the checkpoint's.
         variants: names of variants or runtimes to try; empty for all the target allows.
         max_length: tokens a text keeps; None chooses from the data.
@@ -58,6 +59,7 @@ class Job:
     target: str
     out: Path
     data: Path | None = None
+    task: str | None = None
     name: str | None = None
     version: str | None = None
     columns: Columns = field(default_factory=Columns)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,22 @@ class Contents:
 
 def text_variant(plan: VariantPlan, measured: Measured | None = None, notes: str = "") -> Variant:
     """Describe a text model of `plan`: ids and mask in, logits out."""
-    dtype = "int32" if plan.runtime == "tflite" else "int64"
-    inputs = tuple(TensorSpec(name, dtype, ("batch", "sequence")) for name in ("input_ids", "attention_mask"))
-    source = "output_0" if plan.runtime == "tflite" else ""
+    inputs = tuple(TensorSpec(name, "int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask"))
+    outputs = (TensorSpec("logits", "float32", ("batch", "classes")),)
+    return variant_of(plan, inputs, outputs, measured, notes)
+
+
+def variant_of(
+    plan: VariantPlan,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    measured: Measured | None = None,
+    notes: str = "",
+) -> Variant:
+    """Describe a variant of any graph; TFLite takes int32 for int64, and numbers its outputs."""
+    if plan.runtime == "tflite":
+        inputs = [replace(spec, dtype="int32" if spec.dtype == "int64" else spec.dtype) for spec in inputs]
+        outputs = [replace(spec, source=f"output_{place}") for place, spec in enumerate(outputs)]
     folder = f"variants/{plan.name}"
     entry = f"{folder}/{ENTRIES[plan.runtime]}"
     return Variant(
@@ -61,8 +74,8 @@ def text_variant(plan: VariantPlan, measured: Measured | None = None, notes: str
         recipe=plan.recipe,
         entry=entry,
         files=(entry, f"{folder}/{_BESIDE[plan.runtime]}") if plan.runtime in _BESIDE else (entry,),
-        inputs=inputs,
-        outputs=(TensorSpec("logits", "float32", ("batch", "classes"), source=source),),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
         requires=requirements(plan),
         measured=measured,
         notes=notes,
@@ -131,6 +144,7 @@ def fill_bundle(folder: Path, contents: Contents, is_linked: bool) -> Manifest:
     """Fill an empty folder; `is_linked` shares bytes with the cache, for bundles made to be thrown away."""
     put = _link if is_linked else shutil.copyfile
     for path, source in contents.shared.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         put(source, folder / path)
     for variant in contents.head.variants:
         for path in variant.files:

@@ -34,6 +34,7 @@ class Parity:
         agreement: share of items with the checkpoint's label.
         max_abs_error: largest difference of a probability.
         accuracy, reference_accuracy, macro_f1: of the variant, of the checkpoint, of the variant; None without labels.
+        metric: what `accuracy` is: the share of right labels, or another task's figure (0 to 1, higher is better).
     """
 
     examples: int
@@ -42,6 +43,7 @@ class Parity:
     accuracy: float | None
     reference_accuracy: float | None
     macro_f1: float | None
+    metric: str = "accuracy"
 
     def failure(self, bound: Bound) -> str:
         """Return why the bound is missed; "" where it is reached."""
@@ -51,7 +53,7 @@ class Parity:
         if self.accuracy is None or self.reference_accuracy is None:
             return reason
         drop = 100 * (self.reference_accuracy - self.accuracy)
-        return "" if drop <= bound.drop else f"{reason}, and accuracy drops {drop:.2f} points (bound {bound.drop})"
+        return "" if drop <= bound.drop else f"{reason}, and {self.metric} drops {drop:.2f} points (bound {bound.drop})"
 
 
 def answer(out: Path, channel: Channel, bundle: str, variant: str, texts: str) -> dict[str, Any]:

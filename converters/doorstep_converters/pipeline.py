@@ -5,29 +5,25 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from doorstep.device import Device
-from doorstep.errors import DataError, ParityError, UsageError
+from doorstep.errors import ParityError, UsageError
 from doorstep.manifest import FORMAT, Manifest
-from doorstep_converters.augment.prepare import augment_stage, read_corpus
 from doorstep_converters.calibration_error import tempered
 from doorstep_converters.card import model_card
-from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
-from doorstep_converters.data import DataSet, Row, load_data
-from doorstep_converters.evaluation import choose_golden, golden_examples, plan_evaluation
-from doorstep_converters.finetune.stage import finetune_stage
+from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.data import Splits
 from doorstep_converters.foresight import choices
 from doorstep_converters.job import Candidate, Job, Report
-from doorstep_converters.pack import Contents, check_order, golden, text_variant, write_bundle
+from doorstep_converters.pack import Contents, check_order, golden, write_bundle
 from doorstep_converters.progress import Watch
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.stages import StageRunner
 from doorstep_converters.targets import Target, find_target
+from doorstep_converters.tasks import find_craft, guess_task
 from doorstep_converters.variants import Trial, Workbench
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
@@ -42,16 +38,20 @@ def convert(job: Job, watch: Watch) -> Report:
     """
     target = find_target(job.target)
     plans = _plans(job, target)
-    data = load_data(job.data, job.columns) if job.data else None
-    source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
+    craft = find_craft(job.task or guess_task(job.checkpoint))
+    data = craft.read(job)
+    source = craft.find(job)
     name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
     check_order(job.out, name, job.key)
     with _lock(job.out, name), workbench(job, name, watch) as bench:
-        checkpoint = with_head(job, source, data, bench)
-        labels = checkpoint.labels or ()
-        evaluation = plan_evaluation(data, labels, job.eval_limit)
-        trial = bench.prepare(checkpoint, evaluation, _options(job, checkpoint), target.can_saturate)
-        trial.expected = tempered(trial.expected, job.temperature)
+        checkpoint = craft.learn(job, source, data, bench)
+        evaluation = craft.plan(job, data, checkpoint)
+        options = craft.options(job, checkpoint)
+        trial = bench.prepare(craft, checkpoint, evaluation, options, target.can_saturate)
+        if job.temperature != 1.0:
+            trial.expected = tempered(trial.expected, job.temperature)
+        refused = {plan.name: reason for plan in plans if (reason := craft.refusal(plan, checkpoint))}
+        plans = [plan for plan in plans if plan.name not in refused]
         candidates = bench.measure(trial, bench.try_all(trial, plans, job.bound))
         survivors = [candidate for candidate in candidates if not candidate.failure]
         provenance = _provenance(source, data)
@@ -62,7 +62,7 @@ def convert(job: Job, watch: Watch) -> Report:
             bundle=job.out / f"{name}.bundle" if manifest else None,
             manifest=manifest,
             candidates=tuple(candidates),
-            excluded=target.excluded,
+            excluded={**target.excluded, **refused},
             choices=choices(manifest) if manifest else {},
             stages=dict(bench.stages),
             provenance=provenance,
@@ -93,58 +93,19 @@ def _plans(job: Job, target: Target) -> list[VariantPlan]:
     return [plan for plan in plans if {plan.name, plan.runtime} & set(job.variants)]
 
 
-def with_head(job: Job, source: Checkpoint, data: DataSet | None, bench: Workbench) -> Checkpoint:
-    """Return `source`, or what fine-tuning made of it where it has no head for these labels.
-
-    Raises:
-        DataError: there is nothing to learn from.
-    """
-    if source.labels is not None and not job.training.is_forced:
-        return source
-    if data is None:
-        raise DataError(f"{source.source}: it has no classification head; give labelled texts with --data to train one")
-    if not data.train:
-        raise DataError(f"{data.source}: no training split to learn from; expected rows with split train")
-    extra = _augmented(job, data, bench)
-    stage = finetune_stage(source, data, job.training, bench.work, extra, is_pickle_allowed=job.is_pickle_allowed)
-    output = bench.run(stage, threads=bench.cores)
-    trained = find_checkpoint(str(output.folder / "checkpoint"))
-    return replace(trained, source=source.source, licence=trained.licence or source.licence)
-
-
-def _augmented(job: Job, data: DataSet, bench: Workbench) -> list[Row]:
-    if job.augment is None:
-        return []
-    return read_corpus(bench.run(augment_stage(data, job.augment, job.training.seed, bench.work), bench.cores).folder)
-
-
-def _options(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
-    options: dict[str, Any] = {"labels": list(checkpoint.labels or ()), "is_multi_label": checkpoint.is_multi_label}
-    if job.max_length is not None:
-        if not 8 <= job.max_length <= checkpoint.max_length:
-            raise UsageError(f"max-length: expected 8 to {checkpoint.max_length}, got {job.max_length}")
-        options["max_length"] = job.max_length
-    if job.temperature != 1.0:
-        options["temperature"] = job.temperature
-    if job.display_names:
-        options["display_names"] = job.display_names
-    return options
-
-
 def _pack(
     job: Job, name: str, checkpoint: Checkpoint, trial: Trial, survivors: list[Candidate], provenance: dict[str, str]
 ) -> Manifest:
     found = [trial.answers(candidate.plan) for candidate in survivors]
-    places = choose_golden(trial.evaluation, trial.expected, found)
-    examples = golden_examples(places, trial.evaluation, trial.options["labels"], trial.expected, trial.tokenizer)
-    variants = tuple(text_variant(candidate.plan, candidate.measured) for candidate in survivors)
+    chosen = trial.craft.golden(trial, found)
+    variants = tuple(trial.craft.variant(c.plan, checkpoint.folder, c.measured) for c in survivors)
     created = datetime.now(UTC)
     head = Manifest(
         format=FORMAT,
         name=name,
         version=job.version or created.strftime("%Y.%m.%d.%H%M%S"),
         created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        task="text-classification",
+        task=trial.craft.task,
         options=trial.options,
         files=(),
         variants=variants,
@@ -154,15 +115,15 @@ def _pack(
     )
     contents = Contents(
         head=head,
-        shared={"tokenizer.json": trial.tokenizer},
+        shared={**trial.shared, **chosen.files},
         variants={candidate.plan.name: trial.artifact(candidate.plan) for candidate in survivors},
         documents={"README.md": model_card(head) + job.card},
-        golden=golden(examples, trial.tolerances(survivors, places)),
+        golden=golden(chosen.examples, trial.tolerances(survivors, chosen.places)),
     )
     return write_bundle(job.out / f"{name}.bundle", contents, job.key)
 
 
-def _provenance(source: Checkpoint, data: DataSet | None) -> dict[str, str]:
+def _provenance(source: Checkpoint, data: Splits | None) -> dict[str, str]:
     provenance = {
         "checkpoint": source.source if not Path(source.source).is_dir() else Path(source.source).name,
         "checkpoint_sha256": source.digest,

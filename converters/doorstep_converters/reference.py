@@ -27,7 +27,7 @@ def answer(
     limit: int,
     max_length: int | None,
     is_multi_label: bool,
-    is_pickle_allowed: bool,
+    is_pickle_allowed: bool = False,
 ) -> dict[str, Any]:
     """Answer `texts` with the checkpoint in PyTorch at its own full length; a job of `stages`.
 

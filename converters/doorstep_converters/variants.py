@@ -3,32 +3,28 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from doorstep.device import Device
 from doorstep.errors import ConversionError
 from doorstep.manifest import Board, Measured
 from doorstep.session import RUNTIMES
-from doorstep.tensors import Array
 from doorstep_converters.checkpoint import Checkpoint
-from doorstep_converters.evaluation import Evaluation, write_texts
+from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.job import Candidate
-from doorstep_converters.pack import ENTRIES, Contents, empty_head, fill_bundle, no_golden, text_variant
-from doorstep_converters.parity import Bound, Parity, compare
-from doorstep_converters.probes import PROBES
+from doorstep_converters.pack import ENTRIES, Contents, empty_head, fill_bundle, no_golden
+from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.progress import Watch
-from doorstep_converters.quantize.calibration import write_calibration
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Output, Stage, StageRunner
+from doorstep_converters.tasks.craft import Answers, Craft, is_file_item
 
 _BASES = {"onnx": "onnx", "openvino": "onnx", "tflite": "tflite", "numpy": "onnx"}
 _FROM_ONNX = ("openvino", "numpy")  # runtimes whose base is made of the portable ONNX file
-_TIMED_LENGTH = 64  # tokens of the text that latency is measured on, where the bundle reads that many
+_TIMED = "golden/timed"  # media that latency is measured on, in a provisional bundle
 _ROOM_LOSSY, _ROOM_EXACT = 0.05, 0.01  # added to a tolerance for the rounding of other CPUs
 
 
@@ -37,55 +33,61 @@ class Trial:
     """What all variants of one convert share, and what was found of each.
 
     Attributes:
-        options: the task's options, `max_length` decided.
-        expected: the checkpoint's probabilities [items, classes] float32.
+        craft: what the workshop knows of the task.
+        options: the task's options, all decided.
+        items: file with the evaluation items.
+        expected: the checkpoint's answers, one an item.
     """
 
+    craft: Craft
     checkpoint: Checkpoint
     evaluation: Evaluation
     options: dict[str, Any]
     reference: Output
-    texts: Path
-    expected: Array
+    items: Path
+    expected: Answers
     can_saturate: bool
     artifacts: dict[str, Output] = field(default_factory=dict)
-    answered: dict[str, Array] = field(default_factory=dict)
+    answered: dict[str, Answers] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Path:
-        return self.reference.folder / "tokenizer.json"
+        """The tokenizer of a task that reads text."""
+        return self.shared.get("tokenizer.json", self.reference.folder / "tokenizer.json")
+
+    @property
+    def shared(self) -> dict[str, Path]:
+        """Path in the bundle to each file that all variants share."""
+        return self.craft.shared(self.reference)
 
     def artifact(self, plan: VariantPlan) -> Path:
         """Return the folder with the variant's files."""
         return self.artifacts[plan.name].folder
 
-    def answers(self, plan: VariantPlan) -> Array:
-        """Return the variant's probabilities [items, classes] float32."""
+    def answers(self, plan: VariantPlan) -> Answers:
+        """Return the variant's answers, one an item."""
         return self.answered[plan.name]
 
     def parity(self, plan: VariantPlan) -> Parity:
         """Compare a variant with the checkpoint on the held-out items; probes have no truth and count for nothing."""
-        start = len(PROBES) if self.evaluation.truth else 0
+        start = self.evaluation.probes if self.evaluation.truth else 0
         truth = self.evaluation.truth or None
-        return compare(self.expected[start:], self.answers(plan)[start:], truth)
+        return self.craft.compare(self.expected[start:], self.answers(plan)[start:], truth)
 
     def final(self, plan: VariantPlan) -> Parity:
         """The same on the split for final figures alone."""
         start = self.evaluation.final
-        truth = self.evaluation.truth[start - len(PROBES) :] if self.evaluation.truth else None
-        return compare(self.expected[start:], self.answers(plan)[start:], truth)
+        truth = self.evaluation.truth[start - self.evaluation.probes :] if self.evaluation.truth else None
+        return self.craft.compare(self.expected[start:], self.answers(plan)[start:], truth)
 
     def tolerances(self, survivors: Sequence[Candidate], places: Sequence[int]) -> dict[str, float]:
         """Return each variant's largest error on the golden examples, with room for other CPUs."""
-        chosen = list(places)
-        return {
-            c.plan.name: round(
-                1.5 * float(np.abs(self.expected[chosen] - self.answers(c.plan)[chosen]).max())
-                + (_ROOM_LOSSY if c.plan.is_lossy else _ROOM_EXACT),
-                4,
-            )
-            for c in survivors
-        }
+        expected = [self.expected[place] for place in places]
+        found = {}
+        for c in survivors:
+            error = self.craft.error(expected, [self.answers(c.plan)[place] for place in places])
+            found[c.plan.name] = round(1.5 * error + (_ROOM_LOSSY if c.plan.is_lossy else _ROOM_EXACT), 4)
+        return found
 
 
 class Workbench:
@@ -112,26 +114,17 @@ class Workbench:
         return output
 
     def prepare(
-        self, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any], can_saturate: bool
+        self, craft: Craft, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any], can_saturate: bool
     ) -> Trial:
         """Ask the checkpoint itself for every answer."""
-        texts = write_texts(self.work / "texts.json", evaluation.items)
-        samples = write_texts(self.work / "samples.json", evaluation.length_samples)
-        write_calibration(self.work / "calibration.json", list(evaluation.calibration))
-        arguments = {
-            "checkpoint": str(checkpoint.folder.resolve()),
-            "texts": str(texts),
-            "length_texts": str(samples),
-            "limit": checkpoint.max_length,
-            "max_length": options.get("max_length"),
-            "is_multi_label": checkpoint.is_multi_label,
-            "is_pickle_allowed": self._is_pickle_allowed,
-        }
-        inputs = (checkpoint.digest, evaluation.digest)
-        reference = self.run(Stage("reference", "doorstep_converters.reference:answer", arguments, inputs), self.cores)
-        options = {**options, "max_length": reference.result["max_length"]}
-        expected = np.load(reference.folder / "probabilities.npy", allow_pickle=False)
-        return Trial(checkpoint, evaluation, options, reference, texts, expected, can_saturate)
+        stage = craft.reference(self.work, checkpoint, evaluation, options)
+        if self._is_pickle_allowed:
+            stage = replace(stage, arguments={**stage.arguments, "is_pickle_allowed": True})
+        reference = self.run(stage, self.cores)
+        options = {**options, **craft.decided(reference)}
+        expected = craft.read_answers(reference.folder)
+        items = self.work / "items.json"
+        return Trial(craft, checkpoint, evaluation, options, reference, items, expected, can_saturate)
 
     def try_all(self, trial: Trial, plans: Sequence[VariantPlan], bound: Bound) -> list[Candidate]:
         """Make and prove every variant, as many at a time as there are cores."""
@@ -159,13 +152,12 @@ class Workbench:
         arguments: dict[str, Any] = {
             "checkpoint": str(trial.checkpoint.folder.resolve()),
             "is_pickle_allowed": self._is_pickle_allowed,
+            **trial.craft.export_arguments(),
         }
         if base == "tflite":
-            arguments["max_length"] = trial.options["max_length"]
-        stage = Stage(
-            f"export-{base}", f"doorstep_converters.export.{base}:export", arguments, (trial.checkpoint.digest,)
-        )
-        return self.run(stage, threads=1)
+            arguments["max_length"] = trial.options.get("max_length", 0)
+        inputs = (trial.checkpoint.digest, trial.craft.source_digest() if "task" in arguments else "")
+        return self.run(Stage(f"export-{base}", f"doorstep_converters.export.{base}:export", arguments, inputs), 1)
 
     def _export_from_onnx(self, runtime: str, onnx: "Future[Output]") -> Output:
         source = onnx.result()
@@ -182,15 +174,16 @@ class Workbench:
         except ConversionError as error:
             return Candidate(plan, failure=str(error), seconds=time.monotonic() - start)
         parity = trial.parity(plan)
-        return Candidate(plan, parity.failure(bound), parity, seconds=time.monotonic() - start)
+        failure = trial.craft.failure(plan, parity, bound)
+        return Candidate(plan, failure, parity, seconds=time.monotonic() - start)
 
     def _quantize(self, trial: Trial, plan: VariantPlan, base: Output) -> Output:
         arguments = {
             "source": str(base.folder / ENTRIES[plan.runtime]),
             "recipe": plan.recipe,
-            "calibration": str(self.work / "calibration.json"),
+            "calibration": str(_calibration(trial, self.work)),
             "tokenizer": str(trial.tokenizer),
-            "max_length": trial.options["max_length"],
+            "max_length": trial.options.get("max_length", 0),
             "can_saturate": trial.can_saturate,
         }
         inputs = [base.digest]
@@ -207,35 +200,34 @@ class Workbench:
             str(trial.options),
             source_digest(RUNTIMES[plan.runtime].module),
         )
-        arguments = {"bundle": str(self._provisional(trial, plan)), "variant": plan.name, "texts": str(trial.texts)}
-        output = self.run(
-            Stage(f"parity-{plan.name}", "doorstep_converters.parity:answer", arguments, inputs), threads=1
-        )
-        trial.answered[plan.name] = np.load(output.folder / "probabilities.npy", allow_pickle=False)
+        arguments = {"bundle": str(self._provisional(trial, plan)), "variant": plan.name, "texts": str(trial.items)}
+        output = self.run(Stage(f"parity-{plan.name}", trial.craft.parity_job, arguments, inputs), threads=1)
+        trial.answered[plan.name] = trial.craft.read_answers(output.folder)
 
     def _provisional(self, trial: Trial, plan: VariantPlan) -> Path:
         """Return a bundle of one variant, good for being loaded as a device loads it."""
         folder = self.work / f"{plan.name}.bundle"
         if not folder.exists():
             folder.mkdir()
-            head = empty_head(plan.name, "text-classification", trial.options, (text_variant(plan),))
-            contents = Contents(
-                head, {"tokenizer.json": trial.tokenizer}, {plan.name: trial.artifact(plan)}, {}, no_golden()
-            )
+            variant = trial.craft.variant(plan, trial.checkpoint.folder)
+            head = empty_head(plan.name, trial.craft.task, trial.options, (variant,))
+            item = trial.craft.timed(trial.evaluation, trial.options).item
+            media = {_TIMED + Path(item["file"]).suffix: Path(item["file"])} if is_file_item(item) else {}
+            contents = Contents(head, {**trial.shared, **media}, {plan.name: trial.artifact(plan)}, {}, no_golden())
             fill_bundle(folder, contents, is_linked=True)
         return folder
 
     def _measure(self, trial: Trial, candidate: Candidate) -> Candidate:
         plan = candidate.plan
-        length = min(_TIMED_LENGTH, trial.options["max_length"])
-        item = " ".join(text for text in trial.evaluation.items[len(PROBES) :])[:4000]
+        timed = trial.craft.timed(trial.evaluation, trial.options)
+        item = {"file": _TIMED + Path(timed.item["file"]).suffix} if is_file_item(timed.item) else timed.item
         board = Board(self._device.arch, self._device.cpu, tuple(sorted(self._device.features)))
         inputs = (trial.artifacts[plan.name].digest, str(trial.options), str(asdict(board)))
         arguments = {
             "bundle": str(self._provisional(trial, plan)),
             "variant": plan.name,
             "item": item,
-            "max_length": length,
+            "task_options": timed.task_options,
         }
         output = self.run(
             Stage(f"measure-{plan.name}", "doorstep_converters.timing:answer", arguments, inputs), threads=1
@@ -249,7 +241,8 @@ class Workbench:
             max_abs_error=round(candidate.parity.max_abs_error, 5),
             accuracy=None if final.accuracy is None else round(final.accuracy, 5),
             macro_f1=None if final.macro_f1 is None else round(final.macro_f1, 5),
-            sequence=length,
+            metric=None if final.metric == "accuracy" else final.metric,
+            sequence=timed.sequence,
             board=board,
             **{
                 name: round(float(output.result[name]), 3)
@@ -257,3 +250,9 @@ class Workbench:
             },
         )
         return Candidate(plan, "", candidate.parity, measured, candidate.seconds)
+
+
+def _calibration(trial: Trial, work: Path) -> Path:
+    """Return finished feeds where the task made them, else texts to make them of."""
+    feeds = trial.reference.folder / "calibration.npz"
+    return feeds if feeds.is_file() else work / "calibration.json"

@@ -16,6 +16,7 @@ from device_tests.bench.overhead import Figures, bare_command, our_command, pipe
 from device_tests.bench.peer_table import peers
 from device_tests.bench.real_data import real_data
 from device_tests.bench.students import SETS, students
+from device_tests.bench.tasks import tasks
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
 from doorstep.device import Device
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the one that the example's convert trained")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data", "students"], action="append")
+    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data", "students", "tasks"], action="append")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
     )
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    if arguments.only != ["students"] and not arguments.bundle.is_dir():
+    if not set(arguments.only or ["overhead"]) <= {"students", "tasks"} and not arguments.bundle.is_dir():
         sys.stderr.write(f"{arguments.bundle}: not there; make it first: make convert TARGET=x86-64\n")
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
@@ -66,6 +67,8 @@ def main() -> int:
         sets = [ROOT / "examples/shopper_intents/intents.csv", *(arguments.data / name for name in SETS)]
         present = [path for path in sets if path.exists()]
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
+    if "tasks" in wanted:
+        report["tasks"] = tasks(arguments.data, ROOT)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -1,6 +1,7 @@
 """Golden examples: raw items with the results the checkpoint gave, and how far a device may be off."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +84,19 @@ def compare(predictor: "Predictor", golden: Golden) -> list[Difference]:
     for place, example in enumerate(golden.examples):
         got = flatten(predictor.predict(item_of(predictor.bundle, example)))
         error = max_error(example.expected, got)
-        best, found = _best(example.expected), _best(got)
-        is_same = best == found or "[" in best
-        if not is_same or not error <= tolerance:
-            differences.append(Difference(place, best, found, error))
+        wanted, found = best(example.expected), best(got)
+        if wanted != found or not error <= tolerance:
+            differences.append(Difference(place, wanted, found, error))
     return differences
 
 
-def flatten(result: Classification | Tensors) -> dict[str, float]:
-    """Return a result as one flat dict of numbers: label to probability, or `output[place]` to value."""
+def flatten(result: Any) -> dict[str, float]:
+    """Return a result as one flat dict of numbers: label to probability, `output[0]` to value, or its own `flat`."""
     if isinstance(result, Classification):
         return {label.label: label.score for label in result.scores}
+    if not isinstance(result, Tensors):
+        flat: dict[str, float] = result.flat()
+        return flat
     return {
         f"{name}[{place}]": float(value)
         for name, values in result.outputs.items()
@@ -101,14 +104,16 @@ def flatten(result: Classification | Tensors) -> dict[str, float]:
     }
 
 
-def max_error(expected: dict[str, float], got: dict[str, float]) -> float:
+def max_error(expected: Mapping[str, float], got: Mapping[str, float]) -> float:
     """Return the largest difference over the names in both; infinity where they share none, or one is no number."""
     differences = [abs(expected[name] - got[name]) for name in expected.keys() & got.keys()]
     return max(differences, default=float("inf")) if all(map(math.isfinite, differences)) else float("inf")
 
 
-def _best(values: dict[str, float]) -> str:
-    return max(values, key=lambda name: values[name], default="")
+def best(values: Mapping[str, float]) -> str:
+    """Return the name with the largest number; "" for elements of an array (`output[place]`), which are no names."""
+    name = max(values, key=lambda name: values[name], default="")
+    return "" if name.endswith("]") and "[" in name else name
 
 
 def _leaves(values: Any) -> list[Any]:

@@ -49,6 +49,7 @@ class Measured(Record):
         agreement: share of evaluation items with the checkpoint's label (0 to 1).
         max_abs_error: largest difference of a probability from the checkpoint's.
         accuracy: share of right labels on the evaluation data, where it has labels (0 to 1).
+        metric: what `accuracy` is, where it is not the share of right labels (`span-f1`, `auc`, `ndcg@10`, …).
         macro_f1: unweighted mean of the classes' F1 on the same data (0 to 1).
         p50_ms, p95_ms: latency of one item of `sequence` tokens on one thread.
         cold_start_ms: process start to first answer.
@@ -68,6 +69,7 @@ class Measured(Record):
     cold_start_ms: float | None = None
     peak_rss_mib: float | None = None
     board: Board | None = None
+    metric: str | None = None
 
 
 class Variant(Record):

@@ -123,10 +123,14 @@ class Predictor:
             EngineError: the engine failed.
         """
         task = self._task
-        return task.results(self._session.run(task.collate(task.prepare((item,)))))[0]
+        rows = task.prepare((item,))
+        return task.results(self._session.run(task.collate(rows)), rows)[0]
 
-    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32) -> list[Any]:
+    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise") -> list[Any]:
         """Answer items in the order given; items of like length share a batch.
+
+        Args:
+            on_error: `raise`, or `return` to get the `InputError` of a wrong item in its place and answer the others.
 
         Raises:
             InputError: an item is wrong (its place is named); nothing was computed.
@@ -135,13 +139,15 @@ class Predictor:
             raise InputError(f"items: expected a list of items, got {type(items).__name__}; use predict for one")
         _check_batch_size(batch_size)
         task = self._task
-        rows = task.prepare(list(items))
-        order = sorted(range(len(rows)), key=lambda place: task.length(rows[place]))
-        results: list[Any] = [None] * len(rows)
+        rows = _prepared(task, list(items), on_error)
+        usable = [place for place, row in enumerate(rows) if not isinstance(row, InputError)]
+        order = sorted(usable, key=lambda place: task.length(rows[place]))
+        results: list[Any] = list(rows) if len(usable) < len(rows) else [None] * len(rows)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            fetches = self._session.run(task.collate([rows[place] for place in places]))
-            for place, result in zip(places, task.results(fetches), strict=True):
+            batch = [rows[place] for place in places]
+            fetches = self._session.run(task.collate(batch))
+            for place, result in zip(places, task.results(fetches, batch), strict=True):
                 results[place] = result
         return results
 
@@ -184,6 +190,11 @@ class Predictor:
         from doorstep.explain import explain
 
         return explain(self._session, self._task, item, label, max_parts)
+
+    @property
+    def task(self) -> Task:
+        """The task's own side, for example `predictor.task.catalogue` of a search."""
+        return self._task
 
     @property
     def manifest(self) -> Manifest:
@@ -267,6 +278,24 @@ class _Background:
             self._error = error
         finally:
             self._is_running.release()
+
+
+def _prepared(task: Task, items: list[Any], on_error: str) -> Sequence[Any]:
+    """Prepare items; with `return`, a wrong one becomes its error."""
+    if on_error not in ("raise", "return"):
+        raise UsageError(f"on_error: expected raise or return, got {on_error!r}")
+    try:
+        return task.prepare(items)
+    except InputError:
+        if on_error == "raise":
+            raise
+    rows: list[Any] = []
+    for place, item in enumerate(items):
+        try:
+            rows += task.prepare((item,))
+        except InputError as error:
+            rows.append(InputError(str(error).replace("item 0", f"item {place}", 1)))
+    return rows
 
 
 def _threads(threads: int | None, device: Device) -> int:

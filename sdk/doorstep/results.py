@@ -43,3 +43,81 @@ class Tensors(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
         return dict(self.outputs)
+
+
+class Span(NamedTuple):
+    """A labelled stretch of a text.
+
+    Attributes:
+        start, end: characters, as Python counts them: `item[start:end] == text`.
+        score: mean probability of its words (0 to 1).
+    """
+
+    label: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class Spans(NamedTuple):
+    """The labelled stretches of one text, from left to right, none overlapping."""
+
+    spans: tuple[Span, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return {"spans": [span._asdict() for span in self.spans]}
+
+    def flat(self) -> dict[str, float]:
+        """Return one name for all spans together, and the score of each."""
+        found = {f"{span.start}-{span.end} {span.label}": span.score for span in self.spans}
+        return {" | ".join(found) or "no span": 1.0, **found}
+
+
+class Vector(NamedTuple):
+    """A text, a picture or a product as numbers.
+
+    Attributes:
+        values: numbers; int8 ones stand for `value * scale`, binary ones are bytes of eight bits.
+        precision: `float32`, `int8` or `binary`.
+    """
+
+    values: tuple[float, ...]
+    precision: str = "float32"
+    scale: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return {**self._asdict(), "values": list(self.values)}
+
+    def flat(self) -> dict[str, float]:
+        """Return each number by its place."""
+        return {f"vector[{place}]": value * self.scale for place, value in enumerate(self.values)}
+
+
+class Hit(NamedTuple):
+    """One thing of a ranking: its id, its score, and what is known of it."""
+
+    id: str
+    score: float
+    fields: dict[str, Any]
+
+
+class Ranking(NamedTuple):
+    """Things in order, best first."""
+
+    hits: tuple[Hit, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, best first."""
+        return [hit.id for hit in self.hits]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return {"hits": [hit._asdict() for hit in self.hits]}
+
+    def flat(self) -> dict[str, float]:
+        """Return id to score."""
+        return {hit.id: hit.score for hit in self.hits} or {"nothing": 1.0}

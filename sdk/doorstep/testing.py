@@ -89,7 +89,7 @@ def check_task(task: Task, items: Sequence[Any], run: Callable[[Feeds], Fetches]
         feeds = task.collate([row, row])
         _require(all(len(array) == 2 for array in feeds.values()), "two rows became a batch of another size")
         if run is not None:
-            results = task.results(run(feeds))
+            results = task.results(run(feeds), [row, row])
             _require(len(results) == 2 and results[0] == results[1], "two equal rows gave different results")
     with ThreadPoolExecutor(_THREADS) as pool:
         for again in pool.map(task.prepare, [items] * _THREADS):

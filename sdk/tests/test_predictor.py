@@ -511,3 +511,21 @@ def test_without_a_cache_folder_nothing_is_written(bundle: Path, races: list[str
     Predictor.load(bundle, options=raced()).close()
     assert sorted(tmp_path.rglob("*")) == before
     assert list(Path("~").expanduser().rglob("*")) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_wrong_items_can_be_returned_while_the_others_are_answered(predictor: Predictor, batch_size: int) -> None:
+    items: list[Any] = ["love it", None, "never came", 7]
+    answers = predictor.predict_many(items, batch_size=batch_size, on_error="return")
+    assert [type(answer).__name__ for answer in answers] == ["Classification", "InputError"] * 2
+    assert answers[0] == predictor.predict("love it")
+    assert "item 3" in str(answers[3])
+
+
+def test_wrong_items_alone_are_all_returned(predictor: Predictor) -> None:
+    assert all(isinstance(answer, InputError) for answer in predictor.predict_many([None, 3], on_error="return"))
+
+
+def test_another_word_for_on_error_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(UsageError, match="raise or return"):
+        predictor.predict_many(["a"], on_error="ignore")

@@ -1,6 +1,6 @@
 """The shipped contracts pass what is right and catch what is wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class Words:
     def collate(self, rows: Any) -> Feeds:
         return {"x": np.array(rows)}
 
-    def results(self, fetches: Fetches) -> list[int]:
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[int]:
         return list(fetches["x"])
 
 
@@ -179,7 +179,7 @@ class CollatesOne(Words):
 
 
 class LosesAResult(Words):
-    def results(self, fetches: Fetches) -> list[int]:
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[int]:
         return list(fetches["x"])[:1]
 
 

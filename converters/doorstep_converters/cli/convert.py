@@ -20,6 +20,7 @@ from doorstep_converters.progress import watch_stderr
 from doorstep_converters.report import summary, to_plain, write_report
 from doorstep_converters.search.order import Order
 from doorstep_converters.targets import TARGETS
+from doorstep_converters.tasks import TASKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, help="labelled texts: .csv, .tsv, .jsonl (also .gz), or a folder of splits"
     )
+    parser.add_argument("--task", help=f"{', '.join(TASKS)}; default: what the checkpoint says")
     parser.add_argument("--out", type=Path, default=Path("dist"))
     parser.add_argument("--name", help="of the bundle; default: the data's or the checkpoint's")
     parser.add_argument("--version", help="of the bundle; default: the time")
@@ -89,6 +91,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         target=arguments.target,
         out=arguments.out,
         data=arguments.data,
+        task=arguments.task,
         name=arguments.name,
         version=arguments.version,
         columns=Columns(arguments.text_column, arguments.label_column),

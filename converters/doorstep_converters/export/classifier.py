@@ -1,5 +1,6 @@
 """A text classifier as exporters need it: two inputs, one output, a mask that quantizes well."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ class Classifier(nn.Module):
             length = input_ids.shape[1]
             mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * self.masked
             mask = mask.expand(-1, -1, length, -1)  # [batch, 1, sequence, sequence]
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=mask).logits
+        return self.read(self.model(input_ids=input_ids, attention_mask=mask), attention_mask)
+
+    def read(self, output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return what the graph gives; `attention_mask` [batch, sequence] is the one that came in."""
+        logits: torch.Tensor = output.logits
         return logits
 
 
@@ -51,21 +56,21 @@ def load_classifier(folder: Path, is_pickle_allowed: bool = False) -> Classifier
     return choose_mask(model)
 
 
-def choose_mask(model: Any) -> Classifier:
-    """Wrap `model`, with the mildest additive mask that surely gives the same logits."""
+def choose_mask(model: Any, wrap: Callable[[Any, float | None], Classifier] = Classifier) -> Classifier:
+    """Wrap `model`, with the mildest additive mask that surely gives the same output."""
     ids, mask = _padded_feeds(model.config.vocab_size)
-    plain = Classifier(model)
+    plain = wrap(model, None).eval()
     with torch.no_grad():
         expected = plain(ids, mask)
         bound = _SAME * max(1.0, float(expected.abs().max()))
         for masked in _MASKS:
-            milder = Classifier(model, masked / _MARGIN)
+            milder = wrap(model, masked / _MARGIN).eval()
             try:
                 difference = float((milder(ids, mask) - expected).abs().max())
             except (RuntimeError, ValueError, IndexError, TypeError):
                 return plain
             if difference <= bound:
-                return Classifier(model, masked)
+                return wrap(model, masked).eval()
     return plain
 
 

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from doorstep_converters.export.classifier import example_feeds, load_classifier
+from doorstep_converters.export.exportable import Exportable, load_exportable
 from doorstep_converters.worker import Channel
 
 OPSET = 18  # the lowest that torch's exporter writes without a conversion; ONNX Runtime reads it since 1.14
@@ -18,14 +19,15 @@ _ALIGNMENT = 64  # bytes, as engines like their weights
 _NAMES = ["input_ids", "attention_mask"]
 
 
-def export(out: Path, channel: Channel, checkpoint: str, is_pickle_allowed: bool) -> dict[str, Any]:
+def export(out: Path, channel: Channel, checkpoint: str, is_pickle_allowed: bool, task: str = "") -> dict[str, Any]:
     """Write fp32 graphs with any batch and any sequence length; a job of `stages`.
 
     `portable.onnx` has standard operators only, for OpenVINO; `model.onnx` has ONNX Runtime's fusions.
     """
-    classifier = load_classifier(Path(checkpoint), is_pickle_allowed)
-    channel.progress(0.2)
-    export_graph(classifier, out / "portable.onnx")
+    if task:
+        export_any(load_exportable(task, Path(checkpoint), is_pickle_allowed), out / "portable.onnx")
+    else:
+        export_graph(load_classifier(Path(checkpoint), is_pickle_allowed), out / "portable.onnx")
     channel.progress(0.8)
     optimize(out / "portable.onnx", out / "model.onnx")
     return describe(out / "model.onnx")
@@ -45,6 +47,27 @@ def export_graph(classifier: torch.nn.Module, path: Path) -> None:
         input_names=_NAMES,
         output_names=["logits"],
         dynamic_shapes=(axes, axes),
+        external_data=False,
+        verbose=False,
+    )
+
+
+def export_any(model: Exportable, path: Path) -> None:
+    """Export a model of any task; every named axis stays open."""
+    if model.onnx:
+        path.write_bytes(model.onnx)
+        return
+    dims = {axis: torch.export.Dim(axis) for spec in model.inputs for axis in spec.shape if isinstance(axis, str)}
+    axes = tuple({n: dims[axis] for n, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in model.inputs)
+    torch.onnx.export(
+        model.module,
+        tuple(model.example(2, 16, is_narrow=False).values()),
+        path,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[spec.name for spec in model.inputs],
+        output_names=[spec.name for spec in model.outputs],
+        dynamic_shapes=axes,
         external_data=False,
         verbose=False,
     )

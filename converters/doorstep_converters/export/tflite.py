@@ -7,6 +7,7 @@ import litert_torch
 import torch
 
 from doorstep_converters.export.classifier import example_feeds, load_classifier
+from doorstep_converters.export.exportable import Exportable, load_exportable
 from doorstep_converters.worker import Channel
 
 
@@ -29,8 +30,14 @@ def signature(batch: int, length: int) -> str:
     return f"b{batch}_s{length}"
 
 
-def export(out: Path, channel: Channel, checkpoint: str, max_length: int, is_pickle_allowed: bool) -> dict[str, Any]:
+def export(
+    out: Path, channel: Channel, checkpoint: str, max_length: int, is_pickle_allowed: bool, task: str = ""
+) -> dict[str, Any]:
     """Write `model.tflite` in fp32; a job of `stages`."""
+    if task:
+        model = load_exportable(task, Path(checkpoint), is_pickle_allowed)
+        convert_any(model, buckets(max_length) if model.is_varying else [1], out / "model.tflite")
+        return {}
     classifier = load_classifier(Path(checkpoint), is_pickle_allowed).eval()
     channel.progress(0.2)
     convert_graph(classifier, buckets(max_length), out / "model.tflite")
@@ -43,4 +50,13 @@ def convert_graph(classifier: torch.nn.Module, lengths: list[int], path: Path) -
     for length in lengths:
         feeds = example_feeds(1, length, torch.int32)
         converter = converter.signature(signature(1, length), classifier, sample_kwargs=feeds)
+    converter.convert().export(str(path))
+
+
+def convert_any(model: Exportable, lengths: list[int], path: Path) -> None:
+    """Convert a model of any task: one signature for each length its open axis may have."""
+    converter: Any = litert_torch
+    for length in lengths:
+        feeds = model.example(1, length, is_narrow=True)
+        converter = converter.signature(signature(1, length), model.module, sample_kwargs=feeds)
     converter.convert().export(str(path))

@@ -15,11 +15,23 @@ def write_calibration(path: Path, texts: list[str]) -> None:
 
 
 def read_feeds(path: Path, tokenizer: Path, max_length: int, dtype: str) -> list[dict[str, Array]]:
-    """Return one feed a calibration text, ids and mask [1, sequence] of `dtype`."""
+    """Return one feed a calibration item; of texts ids and mask [1, sequence] of `dtype`, an `.npz` holds any feeds."""
+    if path.suffix == ".npz":
+        return _finished_feeds(path, dtype)
     specs = [TensorSpec(name, dtype, ("batch", "sequence")) for name in ("input_ids", "attention_mask")]
     encoder = TextEncoder.from_bytes(tokenizer.read_bytes(), max_length, specs)
     rows = encoder.encode(json.loads(path.read_text(encoding="utf-8")))
     return [dict(encoder.collate([row])) for row in rows]
+
+
+def _finished_feeds(path: Path, dtype: str) -> list[dict[str, Array]]:
+    feeds: dict[int, dict[str, Array]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            place, _, name = key.partition("/")
+            array = arrays[key]
+            feeds.setdefault(int(place), {})[name] = array.astype(dtype) if array.dtype.kind in "iu" else array
+    return [feeds[place] for place in sorted(feeds)]
 
 
 def pad_feed(feed: dict[str, Array], length: int) -> dict[str, Array]:

@@ -22,7 +22,7 @@ from doorstep_converters.evaluation import label_places
 from doorstep_converters.gates import Exam, Gates, exam_rows, judge, plan_exam
 from doorstep_converters.job import Report
 from doorstep_converters.parity import Bound
-from doorstep_converters.pipeline import convert, with_head
+from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Watch
 from doorstep_converters.search.front import Point
 from doorstep_converters.search.latency import factor, is_measured_here, rate_here
@@ -31,6 +31,7 @@ from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.slices import read_slices
 from doorstep_converters.stages import Output, Stage
 from doorstep_converters.students.spec import StudentSpec
+from doorstep_converters.tasks import find_craft
 from doorstep_converters.variants import Workbench
 
 _ANY = Bound(agreement=0.0, drop=100.0)  # a search weighs what a variant loses; convert need not
@@ -89,7 +90,8 @@ class Steps:
             )
         data = load_data(job.data, job.columns)
         _check_splits(data)
-        teacher = with_head(job, find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed), data, bench)
+        source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
+        teacher = find_craft("text-classification").learn(job, source, data, bench)
         places = label_places(data, teacher.labels or ())
         steps = cls(order, bench, watch, data, teacher, places)
         slices = read_slices(job.data, order.slice_column, job.columns.text) if order.slice_column else {}

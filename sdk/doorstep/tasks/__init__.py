@@ -12,6 +12,10 @@ from doorstep.tensors import Feeds, Fetches, TensorSpec
 
 TASKS: dict[str, str] = {
     "text-classification": "doorstep.tasks.text_classification",
+    "token-classification": "doorstep.tasks.token_classification",
+    "sentence-similarity": "doorstep.tasks.sentence_similarity",
+    "search": "doorstep.tasks.search",
+    "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",
     "tensors": "doorstep.tasks.raw",
 }
@@ -34,8 +38,8 @@ class Task(Protocol):
     def collate(self, rows: Sequence[Any]) -> Feeds:
         """Stack rows into feeds."""
 
-    def results(self, fetches: Fetches) -> list[Any]:
-        """Turn fetches into one result a row."""
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Any]:
+        """Turn fetches into one result a row; `rows` are those that were collated into the feeds."""
 
 
 def load_task(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> Task:

@@ -69,7 +69,7 @@ class ImageClassification:
     def collate(self, rows: Sequence[Array]) -> Feeds:
         return {self._spec.name: np.stack(rows)}  # [batch, height, width, 3] or [batch, 3, height, width]
 
-    def results(self, fetches: Fetches) -> list[Classification]:
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))
 
     def of_every_label(self) -> "ImageClassification":

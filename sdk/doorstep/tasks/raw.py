@@ -33,7 +33,7 @@ class RawTensors:
         except ValueError as error:
             raise InputError("items of different shapes cannot share a batch; use batch_size=1") from error
 
-    def results(self, fetches: Fetches) -> list[Tensors]:
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Tensors]:
         count = min(len(array) for array in fetches.values())
         return [Tensors({name: array[place].tolist() for name, array in fetches.items()}) for place in range(count)]
 

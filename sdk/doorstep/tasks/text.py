@@ -30,8 +30,8 @@ class TextEncoder:
         self._columns = [_Column.of(spec) for spec in inputs]
 
     @classmethod
-    def from_bytes(cls, data: bytes, max_length: int, inputs: Sequence[TensorSpec]) -> "TextEncoder":
-        """Load a `tokenizer.json`.
+    def from_bytes(cls, data: bytes, max_length: int, inputs: Sequence[TensorSpec], stride: int = 0) -> "TextEncoder":
+        """Load a `tokenizer.json`; `stride` is how many tokens the windows of a long text share.
 
         Raises:
             FormatError: the `tokenizers` library cannot read it, or `max_length` does not fit it or the model.
@@ -40,7 +40,7 @@ class TextEncoder:
             raise FormatError(f"max_length: the model takes {inputs[0].shape[-1]} tokens, got {max_length}")
         try:
             tokenizer = Tokenizer.from_buffer(data)
-            tokenizer.enable_truncation(max_length)
+            tokenizer.enable_truncation(max_length, stride=stride)
             tokenizer.no_padding()
         except Exception as error:  # tokenizers raises bare Exception
             raise FormatError(f"tokenizer: the tokenizers library cannot read it ({error!s:.200})") from error
@@ -49,8 +49,8 @@ class TextEncoder:
             raise FormatError(f"max_length: expected more than the {frame} special tokens, got {max_length}")
         return cls(tokenizer, inputs)
 
-    def encode(self, texts: Sequence[Any]) -> list[Encoding]:
-        """Tokenize texts, truncated to the maximum length.
+    def encode(self, texts: Sequence[Any], has_offsets: bool = False) -> list[Encoding]:
+        """Tokenize texts, truncated to the maximum length; `has_offsets` keeps the characters each token covers.
 
         Raises:
             InputError: an item is no text, or is longer than `MAX_CHARACTERS`.
@@ -63,7 +63,8 @@ class TextEncoder:
         try:
             if len(texts) == 1:
                 return [self._tokenizer.encode(texts[0])]
-            return list(self._tokenizer.encode_batch_fast(list(texts)))
+            encode = self._tokenizer.encode_batch if has_offsets else self._tokenizer.encode_batch_fast
+            return list(encode(list(texts)))
         except (TypeError, UnicodeEncodeError) as error:
             place = next((place for place, text in enumerate(texts) if _has_lone_surrogate(text)), 0)
             raise InputError(f"item {place}: expected valid Unicode, got half of a surrogate pair") from error

@@ -44,7 +44,7 @@ class TextClassification:
     def collate(self, rows: Sequence[Encoding]) -> Feeds:
         return self._encoder.collate(rows)
 
-    def results(self, fetches: Fetches) -> list[Classification]:
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
 
     def of_every_label(self) -> "TextClassification":

@@ -1,0 +1,87 @@
+"""One training loop for the small models made here: AdamW, a warm-up, a linear fall, the best epoch kept."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from doorstep.errors import ConversionError
+from doorstep_converters.worker import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a model learns.
+
+    Attributes:
+        epochs: passes over the rows.
+        batch: rows of one step.
+        warmup: share of the steps in which the rate rises (0 to 1).
+        patience: epochs without a better dev figure after which it stops; 0 for never.
+    """
+
+    epochs: int
+    batch: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    seed: int = 20261124
+    patience: int = 0
+
+
+def fit(
+    model: torch.nn.Module,
+    rows: Sequence[Any],
+    loss_of: Callable[[list[Any]], torch.Tensor],
+    dev_figure: Callable[[], float],
+    course: Course,
+    channel: Channel | None = None,
+) -> dict[str, Any]:
+    """Train `model` on batches of `rows`, and leave it with the weights of its best epoch, in eval mode.
+
+    Args:
+        loss_of: the mean loss of a batch.
+        dev_figure: the task's metric on dev, higher is better.
+
+    Raises:
+        ConversionError: the loss became NaN.
+    """
+    generator = np.random.default_rng(course.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=course.learning_rate, weight_decay=course.weight_decay)
+    per_epoch = max(1, -(-len(rows) // course.batch))
+    total = per_epoch * course.epochs
+    rise = max(1, int(total * course.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, max(0.0, (total - step) / max(1, total - rise)))
+    )
+    best, kept, figures, step = -1.0, copy.deepcopy(model.state_dict()), [], 0
+    for epoch in range(course.epochs):
+        model.train()
+        order = generator.permutation(len(rows))
+        for start in range(0, len(rows), course.batch):
+            loss = loss_of([rows[place] for place in order[start : start + course.batch]])
+            if not torch.isfinite(loss):
+                raise ConversionError(
+                    f"the loss of epoch {epoch + 1} is no number; lower the learning rate: --learning-rate 1e-5"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            step += 1
+            if channel is not None:
+                channel.progress(step / total)
+        model.eval()
+        with torch.no_grad():
+            figures.append(dev_figure())
+        if figures[-1] > best:
+            best, kept = figures[-1], copy.deepcopy(model.state_dict())
+        if course.patience and len(figures) - 1 - int(np.argmax(figures)) >= course.patience:
+            break
+    model.load_state_dict(kept)
+    model.eval()
+    return {"dev": best, "epochs": len(figures), "steps": step, "by_epoch": figures}

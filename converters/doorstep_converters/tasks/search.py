@@ -1,0 +1,169 @@
+"""search: a sentence encoder and a catalogue; a variant must find the products that the checkpoint finds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from doorstep.errors import DataError, InputError
+from doorstep.search.catalogue import Catalogue, Weights, write_catalogue
+from doorstep.search.products import table
+from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.data import find_file, records_of
+from doorstep_converters.evaluation import Evaluation, items_digest, thin
+from doorstep_converters.parity import Bound, Parity
+from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.tasks.craft import Craft, Timed
+from doorstep_converters.tasks.sentence_similarity import SentenceCraft
+
+if TYPE_CHECKING:
+    from doorstep_converters.job import Job
+
+OVERLAP = 0.95
+_TOP, _CALIBRATION, _PROBES = 10, 100, 12
+_TEXT_FIELDS = ("name", "title", "brand", "category", "description")
+_CORPUS = ("corpus", "products", "catalogue")
+_QUERIES = {split: (f"queries_{split}", f"queries.{split}") for split in ("train", "dev", "test")}
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueData:
+    """Products, and queries `{"query", "relevant": [id]}` in three splits that may be empty."""
+
+    name: str
+    source: Path
+    products: tuple[dict[str, Any], ...]
+    train: tuple[dict[str, Any], ...]
+    dev: tuple[dict[str, Any], ...]
+    test: tuple[dict[str, Any], ...]
+    digest: str
+
+    @property
+    def text_fields(self) -> list[str]:
+        """The fields a product is found by."""
+        return [name for name in _TEXT_FIELDS if any(isinstance(row.get(name), str) for row in self.products)]
+
+
+def read_catalogue(source: Path) -> CatalogueData:
+    """Read a file of products, or a folder with `corpus.jsonl` and perhaps `queries_dev.jsonl`, `queries_test.jsonl`.
+
+    Raises:
+        DataError: no products, products without id or text, or queries that name unknown products.
+    """
+    path = find_file(source, _CORPUS) if source.is_dir() else source
+    if path is None or not path.exists():
+        raise DataError(f"{source}: expected products in it, as corpus.jsonl, products.csv or catalogue.jsonl.gz")
+    products = tuple(records_of(path))
+    try:
+        table(products)
+    except InputError as error:
+        raise DataError(f"{path}: {error}") from error
+    ids = {row["id"] for row in products}
+    queries = {split: tuple(_queries(source, stems, ids)) for split, stems in _QUERIES.items()}
+    digest = items_digest([products, queries])
+    data = CatalogueData(source.name.split(".")[0], source, products, **queries, digest=digest)
+    if not products or not data.text_fields:
+        raise DataError(f"{path}: expected products with an id and one of {', '.join(_TEXT_FIELDS)}")
+    return data
+
+
+def _queries(source: Path, stems: Sequence[str], ids: set[str]) -> list[dict[str, Any]]:
+    path = find_file(source, stems) if source.is_dir() else None
+    found = []
+    for number, row in enumerate(records_of(path) if path else (), 1):
+        query, relevant = row.get("query"), row.get("relevant")
+        if not isinstance(query, str) or not query.strip() or not isinstance(relevant, list) or not relevant:
+            raise DataError(f"{path}: row {number}: expected a query and a list of relevant ids, got {row!s:.80}")
+        if unknown := set(relevant) - ids:
+            raise DataError(f"{path}: row {number}: no product has the id {min(unknown)!r}")
+        found.append({"query": query, "relevant": relevant})
+    return found
+
+
+class SearchCraft(SentenceCraft):
+    """Answers are product ids and fused scores."""
+
+    task = "search"
+    metric = "ndcg@10"
+
+    def read(self, job: "Job") -> Any:
+        if job.data is None:
+            raise DataError("search: no catalogue; give one with --data: products.jsonl, or a folder with corpus.jsonl")
+        return read_catalogue(job.data)
+
+    def plan(self, job: "Job", data: Any, checkpoint: Checkpoint) -> Evaluation:
+        texts = [_text(row, data.text_fields) for row in thin(data.products, _CALIBRATION)]
+        items: list[Any] = texts[:_PROBES] if data.dev or data.test else texts
+        probes, final, truth = len(items), 0, []
+        for rows in (thin(data.dev, job.eval_limit), thin(data.test, job.eval_limit)):
+            final = len(items) if rows else final
+            items += [row["query"] for row in rows]
+            truth += [row["relevant"] for row in rows]
+        calibration = tuple(row["query"] for row in thin(data.train, _CALIBRATION)) or tuple(texts)
+        digest = items_digest([items, calibration, data.products])
+        return Evaluation(tuple(items), tuple(truth), final, calibration, (), digest, probes, data.products)
+
+    def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
+        return {
+            **super().options(job, checkpoint),
+            "text_fields": self.read(job).text_fields,
+            "weights": Weights()._asdict(),
+        }
+
+    def answer_texts(
+        self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]
+    ) -> list[dict[str, float]]:
+        products, fields = plan["corpus"], plan["options"]["text_fields"]
+        target = plan["shared"] / "catalogue"
+        target.mkdir()
+        texts = [_text(row, fields) for row in products]
+        write_catalogue(products, texts, self.encode(folder, tokenizer, texts, plan), target)
+        names = [path.name for path in target.iterdir()]
+        catalogue = Catalogue.open(lambda name: target / name, names, fields)
+        vectors = self.encode(folder, tokenizer, items, plan)
+        weights = Weights(**plan["options"]["weights"])
+        found = [catalogue.search(query, v, _TOP, {}, weights) for query, v in zip(items, vectors, strict=True)]
+        return [{hit.row["id"]: hit.score for hit in hits} or {"nothing": 1.0} for hits in found]
+
+    def text_read(self, item: Any, options: dict[str, Any]) -> str:
+        return str(item)
+
+    def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
+        return Craft.timed(self, evaluation, options)
+
+    def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
+        """Agreement is the mean overlap of the ten best."""
+        overlaps = [overlap(one, other) for one, other in zip(expected, got, strict=True)]
+        figure = reference = None
+        if truth is not None:
+            figure, reference = self.figure(got, truth), self.figure(expected, truth)
+        return Parity(
+            len(overlaps), float(np.mean(overlaps)), self.error(expected, got), figure, reference, None, self.metric
+        )
+
+    def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
+        return parity.failure(Bound(OVERLAP, bound.drop) if bound == Bound() else bound)
+
+    def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
+        return float(np.mean([ndcg(list(answer), set(right)) for answer, right in zip(answers, truth, strict=True)]))
+
+
+def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Return the share of the first's ids that the second has too (0 to 1)."""
+    return len(one.keys() & other.keys()) / max(1, len(one))
+
+
+def ndcg(ranked: Sequence[str], relevant: set[str], count: int = 10) -> float:
+    """Return nDCG of the first `count` ids, gains of 1 (Järvelin & Kekäläinen 2002)."""
+    gains = [1 / np.log2(place + 2) for place, id_ in enumerate(ranked[:count]) if id_ in relevant]
+    ideal = [1 / np.log2(place + 2) for place in range(min(count, len(relevant)))]
+    return float(sum(gains) / sum(ideal)) if ideal else 0.0
+
+
+def _text(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    return " ".join(str(row[field]) for field in fields if row.get(field) not in (None, ""))
+
+
+CRAFT = SearchCraft()

