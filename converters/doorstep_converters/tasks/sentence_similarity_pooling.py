@@ -22,7 +22,7 @@ class Pooled(Classifier):
         self.layers = nn.Sequential(*layers)
 
     @classmethod
-    def of(cls, pooling: Sequence[str], layers: Sequence[nn.Module]) -> "Callable[[nn.Module, bool], Pooled]":
+    def of(cls, pooling: Sequence[str], layers: Sequence[nn.Module]) -> "Callable[[nn.Module, float | None], Pooled]":
         """Return the class with everything but the model filled in."""
         return lambda model, masked: cls(model, masked, pooling, layers)
 

@@ -145,7 +145,7 @@ def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]
 
 
 def _file(bundle: Bundle, name: str) -> Path:
-    return bundle.file(FOLDER + name)
+    return Path(bundle.file(FOLDER + name))
 
 
 def _checked(text: Any, place: int) -> str:
