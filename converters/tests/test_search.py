@@ -153,10 +153,9 @@ def test_a_wrong_recipe_file_is_named(tmp_path: Path, text: str, message: str) -
 def test_a_dry_run_prints_the_plan_and_does_nothing(
     make_checkpoint: Make, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "convert", str(make_checkpoint("bert")), "--target", "arm64", "--data", str(reviews),
-        "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "cache"), "--budget", "p95<=2ms, drop<=0.5", "--students", "pruned-1l", "--dry-run",
-    ]  # fmt: skip
+    paths = ["--data", str(reviews), "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "cache")]
+    wanted = ["--budget", "p95<=2ms, drop<=0.5", "--students", "pruned-1l", "--dry-run"]
+    arguments = ["convert", str(make_checkpoint("bert")), "--target", "arm64", *paths, *wanted]
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "modelled as Cortex-A53" in out
