@@ -43,7 +43,7 @@ def test_a_bound_is_read_in_its_unit(text: str, limit: Limit) -> None:
         (" , ;", "got none"),
         ("siez<=2MB", "unknown bound 'siez'; did you mean 'size'"),
         ("P95<=2ms", "did you mean 'p95'"),
-        ("colour<=2", "known: size, download"),
+        ("weight<=2", "known: size, download"),
         ("size>=2MB", "expected size<=…"),
         ("agreement<=0.9", "expected agreement>=…"),
         ("size=2MB", "expected size<=…"),
@@ -67,7 +67,7 @@ def test_a_misspelt_budget_is_named(text: str, message: str) -> None:
 
 def test_every_bound_reads_back_as_it_is_shown() -> None:
     for name, kind in KINDS.items():
-        unit = next(unit for unit in ("MB", "ms", "MiB", "") if unit in kind.units)
+        unit = next(unit for unit in ("kB", "ms", "MiB", "") if unit in kind.units)
         found = parse_budget(f"{name}{'<=' if kind.is_most else '>='}0.5{unit}")
         assert parse_budget(str(found)) == found
 

@@ -128,7 +128,7 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
     assert order.job.data == tmp_path / "reviews.csv"
     assert order.choices() == [Choice("pruned-1l")]
     assert (order.rungs, order.trials, order.price_per_hour) == ((2, 0), 3, 1.5)
-    assert str(order.budget) == "size<=2MB,drop<=0.5"
+    assert str(order.budget) == "size<=2MB, drop<=0.5"
 
 
 @pytest.mark.parametrize(
