@@ -105,7 +105,7 @@ def parse_budget(text: str) -> Budget:
     """Read bounds with commas between them.
 
     >>> str(parse_budget("size<=2MB, p95 <= 2 ms, drop<=0.5"))
-    'size<=2MB,p95<=2ms,drop<=0.5'
+    'size<=2MB, p95<=2ms, drop<=0.5'
 
     Raises:
         UsageError: no bound, a misspelt or repeated one, a wrong direction or unit.

@@ -37,6 +37,7 @@ from doorstep_converters.variants import Workbench
 _ANY = Bound(agreement=0.0, drop=100.0)  # a search weighs what a variant loses; convert need not
 _TIMED = 64  # tokens of the text that latency is measured on
 _FEWEST = 20  # texts of dev on which accuracy says something
+_TRANSFORMS, _COPIES = ("neighbours", "splice", "typo"), 1.0
 _RATE = 2e-3  # ordinary learning rate of a small student
 _LENGTH = 128  # tokens of a text that students learn from
 
@@ -264,11 +265,15 @@ class Steps:
     def _corpus(self, is_augmented: bool) -> Path:
         rows = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
         if is_augmented:
-            made = self.run(augment_stage(self.data, AugmentPlan(), self.order.seed, self.bench.work))
+            made = self.run(augment_stage(self.data, self._augmentation(), self.order.seed, self.bench.work))
             rows += [json.dumps({"text": row.text, "label": row.label}) for row in read_corpus(made.folder)]
         path = self.bench.work / ("augmented.jsonl" if is_augmented else "corpus.jsonl")
         write_atomic(path, "".join(f"{row}\n" for row in rows).encode())
         return path
+
+    def _augmentation(self) -> AugmentPlan:
+        """Return what the user asked for, else what needs nothing but the data and the teacher."""
+        return self.order.job.augment or AugmentPlan(_TRANSFORMS, _COPIES, teacher=str(self.teacher.folder.resolve()))
 
     def _texts(self) -> Path:
         return self._file("texts.json", [row.text for row in self.data.train])

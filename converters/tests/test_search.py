@@ -1,0 +1,297 @@
+"""Search: order, front, halving, the journal, and the whole way on a small checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from doorstep import Predictor
+from doorstep.bundle import Bundle
+from doorstep.cli.main import main
+from doorstep.device import Device
+from doorstep.errors import BudgetError, DataError, UsageError
+from doorstep_converters.budget import parse_budget
+from doorstep_converters.job import Job
+from doorstep_converters.progress import Lines
+from doorstep_converters.recipe_file import read_recipe
+from doorstep_converters.search.front import Point, choose, nearest, pareto, within
+from doorstep_converters.search.latency import factor, is_measured_here
+from doorstep_converters.search.order import Order, check_order
+from doorstep_converters.search.report import summary, write_search_report
+from doorstep_converters.search.run import Found, require_found, search
+from doorstep_converters.search.space import Choice, PruneSpec, default_students
+from doorstep_converters.targets import TARGETS
+
+Make = Callable[[str], Path]
+
+
+def _point(name: str, drop: float, p95: float, size: float) -> Point:
+    return Point(name, "onnx-int8", {"drop": drop, "p95": p95, "size": size, "accuracy": 0.9 - drop / 100}, "")
+
+
+TINY, SMALL, LARGE, POOR = (
+    _point("tiny", 2.0, 0.1, 5e5), _point("small", 0.4, 0.5, 2e6), _point("large", 0.0, 5.0, 2e7),
+    _point("poor", 3.0, 0.6, 3e6),
+)  # fmt: skip
+ALL = (TINY, SMALL, LARGE, POOR)
+
+
+def test_the_front_leaves_out_what_another_beats_in_everything() -> None:
+    assert pareto(ALL) == [LARGE, SMALL, TINY]
+
+
+@pytest.mark.parametrize(
+    ("budget", "prefer", "chosen"),
+    [
+        ("drop<=0.5", "", SMALL),  # nothing bounds time or size: the fastest that is right
+        ("drop<=2", "", TINY),
+        ("size<=3MB", "", SMALL),  # nothing bounds accuracy: the most accurate
+        ("size<=3MB, p95<=1ms, drop<=2", "", SMALL),
+        ("size<=3MB, p95<=1ms, drop<=2", "size", TINY),
+        ("size<=3MB, p95<=1ms, drop<=2", "speed", TINY),
+        ("size<=30MB, drop<=5", "accuracy", LARGE),
+        ("p95<=0.01ms", "", None),
+    ],
+)
+def test_what_the_budget_leaves_open_decides(budget: str, prefer: str, chosen: Point | None) -> None:
+    assert choose(ALL, parse_budget(budget), prefer) == chosen
+
+
+def test_the_nearest_are_those_that_miss_least() -> None:
+    budget = parse_budget("p95<=0.4ms, drop<=0.5")
+    assert within(ALL, budget) == []
+    assert nearest(ALL, budget, 2) == [SMALL, TINY]
+
+
+@pytest.mark.parametrize("name", ["pruned", "pruned-3l", "pruned-2l-50h-25w-8192v"])
+def test_names_of_pruned_teachers_decode(name: str) -> None:
+    assert PruneSpec.from_name(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"students": ("pruned-3x",)}, "pruned-3l-50h-50w, got 'pruned-3x'"),
+        ({"students": ("pruned-0h",)}, "1 to 100 percent"),
+        ({"students": ("gru-64w",)}, "got 'gru'"),
+        ({"rungs": (500, 100)}, "rising numbers"),
+        ({"rungs": (0, 100)}, "0 at the end"),
+        ({"rungs": ()}, "rising numbers"),
+        ({"prefer": "beauty"}, "accuracy, speed, size, got 'beauty'"),
+        ({"trials": 0}, "one trial or more"),
+        ({"minutes": 0.0}, "minutes above 0"),
+    ],
+)
+def test_a_wrong_order_is_named(change: dict[str, object], message: str) -> None:
+    order = Order(Job("x", "x86-64", Path()), parse_budget("drop<=1"))
+    with pytest.raises(UsageError, match=message):
+        check_order(replace(order, **change))
+
+
+def test_every_default_student_has_a_name_that_decodes() -> None:
+    check_order(Order(Job("x", "arm64", Path()), parse_budget("drop<=1"), students=default_students()))
+
+
+def test_other_machines_are_modelled_and_slower_boards_come_out_slower() -> None:
+    here = Device("x86_64", "", frozenset(), 1, None, {})
+    assert is_measured_here("x86-64", here)
+    assert not is_measured_here("arm64", here)
+    rates = {target: factor(target, "onnx-int8", here=40.0) for target in TARGETS}
+    assert rates["armv7"] > rates["arm64"] > rates["arm64-dotprod"]
+
+
+RECIPE = """
+checkpoint = "bert"
+data = "reviews.csv"
+target = "x86-64"
+budget = "size<=2MB, drop<=0.5"
+[search]
+students = ["pruned-1l"]
+augmented = [false]
+rungs = [2, 0]
+trials = 3
+price_per_hour = 1.5
+"""
+
+
+def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    order = read_recipe(tmp_path / "recipe.toml", tmp_path)
+    assert isinstance(order, Order)
+    assert order.job.data == tmp_path / "reviews.csv"
+    assert order.choices() == [Choice("pruned-1l")]
+    assert (order.rungs, order.trials, order.price_per_hour) == ((2, 0), 3, 1.5)
+    assert str(order.budget) == "size<=2MB, drop<=0.5"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("checkpoint = ", "expected TOML"),
+        ('target = "arm64"', "expected checkpoint in it"),
+        (RECIPE.replace("checkpoint", "chekpoint"), "unknown entry 'chekpoint'; did you mean 'checkpoint'"),
+        (RECIPE.replace("trials = 3", 'trials = "3"'), "expected trials to be of type int"),
+        (RECIPE.replace("trials = 3", "trials = true"), "expected trials to be of type int"),
+        (RECIPE.replace("[2, 0]", '["2"]'), "expected rungs to be a list of int"),
+        (RECIPE.replace("trials", "trails"), "did you mean 'trials'"),
+        (RECIPE.replace('budget = "size<=2MB, drop<=0.5"', ""), "needs a budget"),
+    ],
+)
+def test_a_wrong_recipe_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_recipe(tmp_path / "recipe.toml", tmp_path)
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing(
+    make_checkpoint: Make, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = ["--data", str(reviews), "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "cache")]
+    wanted = ["--budget", "p95<=2ms, drop<=0.5", "--students", "pruned-1l", "--dry-run"]
+    arguments = ["convert", str(make_checkpoint("bert")), "--target", "arm64", *paths, *wanted]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "modelled as Cortex-A53" in out
+    assert "1. pruned-1l" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--budget", "siez<=2MB"], "did you mean 'size'"),
+        (["--dry-run"], "add --budget"),
+    ],
+)
+def test_the_command_line_names_what_is_wrong(
+    reviews: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
+) -> None:
+    assert main(["convert", "x", "--target", "arm64", "--data", str(reviews), *extra]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def order(make_checkpoint: Make, reviews: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
+    out = tmp_path_factory.mktemp("searched")
+    job = Job(str(make_checkpoint("bert")), "x86-64", out, data=reviews, cache=cache, max_length=32, name="kiosk")
+    return Order(
+        job, parse_budget("drop<=100, size<=1MB"), students=("static-16w-200v", "pruned-1l"), augmented=(False,),
+        rungs=(4, 8), trials=2, variants=("onnx-int8",), price_per_hour=2.0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(order: Order) -> Found:
+    return search(order, Lines())
+
+
+@pytest.mark.slow
+def test_a_search_packs_a_student_within_the_budget(found: Found) -> None:
+    assert found.chosen is not None
+    assert found.report is not None and found.report.bundle is not None
+    size = found.chosen.figures["size"]
+    assert size is not None and size <= 1e6
+    with Predictor.load(found.report.bundle) as predictor:
+        assert predictor.predict("我想买手机壳").scores
+
+
+@pytest.mark.slow
+def test_the_bundle_carries_temperature_and_gates(found: Found) -> None:
+    assert found.report is not None and found.report.bundle is not None
+    bundle = Bundle.open(found.report.bundle)
+    (gates,) = found.gates.values()
+    assert bundle.manifest.options.get("temperature", 1.0) == gates.temperature
+    card = (found.report.bundle / "README.md").read_text(encoding="utf-8")
+    assert "## Gates" in card
+    assert "typo" in card
+
+
+@pytest.mark.slow
+def test_the_report_ranks_and_gives_a_reason_for_every_candidate(found: Found, order: Order) -> None:
+    page = write_search_report(found, order.job.out).read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert all(tried.choice in page for tried in found.tried)
+    plain = json.loads((order.job.out / "kiosk.search.json").read_text(encoding="utf-8"))
+    assert plain["chosen"]["choice"] == found.chosen.choice if found.chosen else False
+    assert all(cost["money"] is not None for cost in plain["costs"])
+    assert "chosen" in summary(found)
+
+
+@pytest.mark.slow
+def test_a_second_search_computes_nothing_again(found: Found, order: Order) -> None:
+    again = search(order, Lines())
+    assert [tried.choice for tried in again.tried] == [tried.choice for tried in found.tried]
+    assert all(cost.is_kept for cost in again.costs)
+
+
+@pytest.mark.slow
+def test_a_budget_that_cannot_be_met_names_the_nearest_and_their_cost(found: Found, order: Order) -> None:
+    strict = replace(order, budget=parse_budget("p95<=0.001ms, drop<=100"), job=replace(order.job, name="strict"))
+    failed = search(strict, Lines())
+    assert failed.chosen is None
+    with pytest.raises(BudgetError, match=r"the nearest: .* as onnx-int8 misses p95 .* ms, bound 0\.001 ms"):
+        require_found(failed)
+    assert not (order.job.out / "strict.bundle").exists()
+    assert "nearest" in summary(failed)
+
+
+@pytest.mark.slow
+def test_a_student_too_large_for_the_budget_is_refused_before_it_learns(order: Order) -> None:
+    small = replace(order, budget=parse_budget("size<=2kB"), job=replace(order.job, name="small"), trials=1)
+    (tried,) = search(small, Lines()).tried
+    assert tried.state == "refused"
+    assert "more than the budget's size" in tried.reason
+    assert tried.rungs == {}
+
+
+def test_data_too_small_to_compare_on_is_named(make_checkpoint: Make, tmp_path: Path) -> None:
+    rows = [f"buy {n},buy,train\nhow much is {n},ask,train\n" for n in range(30)] + ["a b,buy,dev\n", "c d,ask,test\n"]
+    (tmp_path / "few.csv").write_text("text,label,split\n" + "".join(rows))
+    job = Job(str(make_checkpoint("bert")), "x86-64", tmp_path, data=tmp_path / "few.csv", cache=tmp_path / "cache")
+    with pytest.raises(DataError, match="dev split has 1 texts"):
+        search(Order(job, parse_budget("drop<=1")), Lines())
+
+
+def test_a_search_without_data_asks_for_it(make_checkpoint: Make, tmp_path: Path) -> None:
+    job = Job(str(make_checkpoint("bert")), "x86-64", tmp_path, cache=tmp_path / "cache")
+    with pytest.raises(DataError, match="give them with --data"):
+        search(Order(job, parse_budget("drop<=1")), Lines())
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_and_ends_as_if_nothing_had_happened(
+    found: Found, order: Order, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        f'checkpoint = "{order.job.checkpoint}"\ndata = "{order.job.data}"\ntarget = "x86-64"\nname = "kiosk"\n'
+        'max_length = 32\nvariants = ["onnx-int8"]\nbudget = "drop<=100, size<=1MB"\n'
+        '[search]\nstudents = ["static-16w-200v", "pruned-1l"]\naugmented = [false]\nrungs = [4, 8]\ntrials = 2\n'
+    )
+    command = [sys.executable, "-m", "doorstep.cli.main", "convert", str(tmp_path / "recipe.toml"),
+               "--cache", str(tmp_path / "cache"), "--json"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    journal = _wait_for_journal(tmp_path / "cache")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert journal.is_file()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    assert {tried["choice"] for tried in plain["tried"]} == {tried.choice for tried in found.tried}
+    assert any(cost["is_kept"] for cost in plain["costs"])
+
+
+def _wait_for_journal(cache: Path) -> Path:
+    for _ in range(3000):
+        for journal in (cache / "search").glob("*.journal"):
+            if "student" in journal.read_text(encoding="utf-8", errors="replace"):
+                return journal
+        time.sleep(0.1)
+    raise AssertionError("no search began")
