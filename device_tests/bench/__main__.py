@@ -15,6 +15,7 @@ from device_tests.bench.imports import import_times
 from device_tests.bench.overhead import Figures, bare_command, our_command, pipeline_command, side_by_side
 from device_tests.bench.peer_table import peers
 from device_tests.bench.real_data import real_data
+from device_tests.bench.serving import serving
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
 from doorstep.device import Device
@@ -32,12 +33,13 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the one that the example's convert trained")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data"], action="append")
+    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data", "serve"], action="append")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
     )
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     if not arguments.bundle.is_dir():
@@ -45,7 +47,7 @@ def main() -> int:
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
         compileall.compile_dir(ROOT / package, quiet=2)
-    wanted = arguments.only or ["overhead", "int8", "peers", "data"]
+    wanted = arguments.only or ["overhead", "int8", "peers", "data", "serve"]
     report: dict[str, Any] = {
         "machine": _machine(),
         "command": " ".join(["python -m device_tests.bench", *sys.argv[1:]]),
@@ -60,6 +62,9 @@ def main() -> int:
         report["peers"] = peers(arguments.bundle, checkpoint, TEXT, arguments.peer_rounds, arguments.peer)
     if "data" in wanted:
         report["data"] = real_data(arguments.data, ROOT)
+    if "serve" in wanted:
+        checkpoint = arguments.checkpoint or _newest_checkpoint()
+        report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
