@@ -17,6 +17,7 @@ from device_tests.bench.peer_table import peers
 from device_tests.bench.real_data import real_data
 from device_tests.bench.students import SETS, students
 from device_tests.bench.tasks import tasks
+from device_tests.bench.serving import serving
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
 from doorstep.device import Device
@@ -34,13 +35,14 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the one that the example's convert trained")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data", "students", "tasks"], action="append")
+    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve"], action="append")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
     )
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--teachers", type=Path, default=ROOT / ".cache/bench/teachers", help="a checkpoint a set")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     if not set(arguments.only or ["overhead"]) <= {"students", "tasks"} and not arguments.bundle.is_dir():
@@ -48,7 +50,7 @@ def main() -> int:
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
         compileall.compile_dir(ROOT / package, quiet=2)
-    wanted = arguments.only or ["overhead", "int8", "peers", "data"]
+    wanted = arguments.only or ["overhead", "int8", "peers", "data", "serve"]
     report: dict[str, Any] = {
         "machine": _machine(),
         "command": " ".join(["python -m device_tests.bench", *sys.argv[1:]]),
@@ -69,6 +71,9 @@ def main() -> int:
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT)
+    if "serve" in wanted:
+        checkpoint = arguments.checkpoint or _newest_checkpoint()
+        report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0

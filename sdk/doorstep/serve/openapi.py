@@ -144,7 +144,7 @@ def _operation(endpoint: str, rule: Rule, shape: _Shape, service: Service, serve
         "summary": text,
         "responses": {
             "200": {"description": "An answer", "content": content},
-            **{str(status): _refusal(status) for status in statuses},
+            **{str(status): _refusal(status, endpoint) for status in statuses},
         },
     }
     if shape.reads:
@@ -167,9 +167,11 @@ def _operation(endpoint: str, rule: Rule, shape: _Shape, service: Service, serve
     return operation
 
 
-def _refusal(status: int) -> dict[str, Any]:
-    content = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    described: dict[str, Any] = {"description": "A refusal, with what to do", "content": {_PROBLEM: content}}
+def _refusal(status: int, endpoint: str) -> dict[str, Any]:
+    content: Schema = {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    if endpoint == "graphql":  # errors of the document itself come in GraphQL's own form
+        content[JSON] = {"schema": schema_of(shapes.GraphqlAnswer)}
+    described: dict[str, Any] = {"description": "A refusal, with what to do", "content": content}
     if status in (429, 503):
         described["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return described

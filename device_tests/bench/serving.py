@@ -1,0 +1,174 @@
+"""The server beside `Predictor` and beside a plain Flask app: loopback, one run, ratios."""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from doorstep.cli.output import table
+from doorstep.golden import item_of, load_golden
+from doorstep.predictor import Predictor
+
+_APP = Path(__file__).parent / "pipeline_app.py"
+_SCRIPT = """
+local n = 0
+local bodies = {%s}
+request = function()
+  n = n + 1
+  return wrk.format("POST", "%s", {["Content-Type"] = "application/json"}, bodies[n %% #bodies + 1])
+end
+done = function(summary, latency)
+  io.write(string.format("RESULT %%d %%d %%d %%f %%f %%f\\n", summary.requests, summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
+    latency:percentile(50) / 1000, latency:percentile(95) / 1000, latency:percentile(99) / 1000))
+end
+"""
+
+
+class Load(NamedTuple):
+    """What wrk saw: requests a second, latencies in ms, requests without a good answer."""
+
+    per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    lost: int
+
+
+def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 64) -> dict[str, Any]:
+    """Measure, print and return the section."""
+    if not shutil.which("wrk"):
+        print("serve: left out; it needs wrk: apt-get install wrk\n")
+        return {}
+    with Predictor.load(bundle) as predictor:
+        name = predictor.manifest.name
+        texts = [item_of(predictor.bundle, one) for one in load_golden(predictor.bundle).examples]
+        path = f"/v1/models/{name}:predict"
+        with _server([sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"]) as ours:
+            bare, served = _one_at_a_time(lambda: predictor.predict(texts[0]), ours, path, texts[0])
+            many, loads = [], []
+            for _ in range(3):  # turns, so that a busy moment hits both
+                many.append(max(_per_second(predictor, texts, size) for size in (1, 8, 16, 32, 64)))
+                loads.append(_wrk(ours, path, texts, seconds, clients))
+            rss = ours.rss_mib()
+    load = max(loads, key=lambda one: one.per_second)
+    found: dict[str, Any] = {
+        "bare_p50_ms": bare, "served_p50_ms": served, "predict_many_per_s": max(many), "rss_mib": rss,
+        "start_ms": ours.start_ms, "load": load._asdict(),
+    }  # fmt: skip
+    print(f"served beside Predictor: {predictor.variant.name}, {clients} clients, wrk {seconds} s, best of 3 turns")
+    rows: list[list[object]] = [
+        ["one at a time, p50 ms", served, bare, f"{served - bare:+.2f} ms"],
+        [f"{clients} clients, items/s", load.per_second, max(many), f"{load.per_second / max(many):.2f} ×"],
+        ["p99 / p50 ms", load.p99_ms, load.p50_ms, f"{load.p99_ms / load.p50_ms:.2f} ×"],
+        ["lost", load.lost, None, ""],
+        ["process start to ready ms", ours.start_ms, None, ""],
+    ]
+    print(table(("", "served", "Predictor", "compared"), rows))
+    if checkpoint:
+        found["pipeline"] = _beside_pipeline(checkpoint, texts, seconds, clients, load, rss)
+    print()
+    return found
+
+
+def _beside_pipeline(
+    checkpoint: Path, texts: list[str], seconds: int, clients: int, load: Load, rss: float
+) -> dict[str, Any]:
+    port = _free_port()
+    with _server([sys.executable, str(_APP), str(checkpoint), str(port)], port) as plain:
+        theirs = _wrk(plain, "/predict", texts, seconds, clients)
+        their_rss = plain.rss_mib()
+    rows: list[list[object]] = [
+        ["requests/s", load.per_second, theirs.per_second, f"{load.per_second / max(theirs.per_second, 1e-9):.1f} ×"],
+        ["p95 ms", load.p95_ms, theirs.p95_ms, f"{theirs.p95_ms / load.p95_ms:.1f} × lower"],
+        ["RSS MiB", rss, their_rss, f"{rss / their_rss:.2f} ×"],
+        ["lost", load.lost, theirs.lost, ""],
+    ]
+    print(table(("", "doorstep serve", "Flask + pipeline", "compared"), rows))
+    return {**theirs._asdict(), "rss_mib": their_rss}
+
+
+class _Running(NamedTuple):
+    port: int
+    process: subprocess.Popen[str]
+    start_ms: float
+
+    def rss_mib(self) -> float:
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS"))
+
+
+@contextmanager
+def _server(command: list[str], port: int = 0) -> Iterator[_Running]:
+    port = port or _free_port()
+    command = [*command, "--port", str(port)] if "serve" in command else command
+    start = time.monotonic()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() - start > 120:
+                    raise
+                time.sleep(0.01)
+        yield _Running(port, process, 1000 * (time.monotonic() - start))
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _one_at_a_time(predict: Callable[[], object], server: _Running, path: str, text: str) -> tuple[float, float]:
+    """Return both p50 in ms; single calls take turns."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    body = json.dumps({"items": [text]}).encode()
+    times: dict[str, list[float]] = {"bare": [], "served": []}
+    for _ in range(300):
+        start = time.perf_counter()
+        predict()
+        middle = time.perf_counter()
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.getresponse().read()
+        times["bare"].append(1000 * (middle - start))
+        times["served"].append(1000 * (time.perf_counter() - middle))
+    connection.close()
+    return statistics.median(times["bare"]), statistics.median(times["served"])
+
+
+def _per_second(predictor: Predictor, texts: list[str], batch_size: int) -> float:
+    items = texts * (1 + 256 // len(texts))
+    start = time.perf_counter()
+    predictor.predict_many(items, batch_size=batch_size)
+    return len(items) / (time.perf_counter() - start)
+
+
+def _wrk(server: _Running, path: str, texts: list[str], seconds: int, clients: int) -> Load:
+    bodies = ", ".join(f"[==[{json.dumps({'items': [text]}, ensure_ascii=False)}]==]" for text in texts)
+    with tempfile.NamedTemporaryFile("w", suffix=".lua", encoding="utf-8") as script:
+        script.write(_SCRIPT % (bodies, path))
+        script.flush()
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "60s", "-s", script.name]
+        command.append(f"http://127.0.0.1:{server.port}")
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    match = re.search(r"RESULT (\d+) (\d+) (\d+) (\S+) (\S+) (\S+)", done.stdout)
+    if match is None:
+        raise RuntimeError(f"wrk said nothing: {done.stdout[-300:]}")
+    requests, refused, broken = (int(match[place]) for place in (1, 2, 3))
+    p50, p95, p99 = (float(match[place]) for place in (4, 5, 6))
+    return Load((requests - refused) / seconds, p50, p95, p99, refused + broken)
