@@ -29,7 +29,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost test convert boards device predict bench examples schema clean
+.PHONY: help install check cost test convert boards device predict bench fleet-sweep fleet-bugs examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -82,6 +82,12 @@ predict: $(INSTALLED) ## TEXT="…" [BUNDLE=…]: one answer
 
 bench: $(INSTALLED) ## this project beside bare scripts and its peers
 	$(BIN)/python -m device_tests.bench $(BENCH_ARGS)
+
+fleet-sweep: $(INSTALLED) ## every power cut and kill point of an update, 20 seeds each; minutes
+	$(BIN)/python -m device_tests.fleet.sweep --seeds 20
+
+fleet-bugs: $(INSTALLED) ## the bugs put into the fleet on purpose, and what notices them
+	$(BIN)/python -m device_tests.fleet.mutations
 
 examples: $(INSTALLED) ## run every example
 	$(BIN)/python -m pytest examples

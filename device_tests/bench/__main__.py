@@ -15,9 +15,9 @@ from device_tests.bench.imports import import_times
 from device_tests.bench.overhead import Figures, bare_command, our_command, pipeline_command, side_by_side
 from device_tests.bench.peer_table import peers
 from device_tests.bench.real_data import real_data
+from device_tests.bench.serving import serving
 from device_tests.bench.students import SETS, students
 from device_tests.bench.tasks import tasks
-from device_tests.bench.serving import serving
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
 from doorstep.device import Device
@@ -35,7 +35,9 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the one that the example's convert trained")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve"], action="append")
+    parser.add_argument(
+        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve"], action="append"
+    )
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
     )

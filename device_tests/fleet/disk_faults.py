@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,7 +51,7 @@ class Tree:
         """Return what two trees that look alike have in common."""
         digest = hashlib.sha256()
         for path, entry in self.walk():
-            what = hashlib.sha256(self.files.get(entry.node, b"")).hexdigest() if entry.kind == "file" else entry.target
+            what = _digest(self.files.get(entry.node, b"")) if entry.kind == "file" else entry.target
             digest.update(f"{path}\0{entry.kind}\0{what}\n".encode())
         return digest.hexdigest()
 
@@ -122,7 +123,7 @@ class Disk:
                 self._make_safe(arguments[0])
             if name == "open":
                 self._note_new(result)
-            self._take(name)
+                self._take(name)  # what is written next goes by no operation that is seen
             return result
 
         return call
@@ -155,6 +156,11 @@ class Disk:
             self._safe.files.pop(status.st_ino, None)
 
 
+@lru_cache(maxsize=4096)
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _look(root: Path) -> Tree:
     tree = Tree(root=root.stat().st_ino)
     pending = [root]
@@ -166,8 +172,21 @@ def _look(root: Path) -> Tree:
             if entry.kind == "folder":
                 pending.append(folder / name)
             elif entry.kind == "file" and entry.node not in tree.files:
-                tree.files[entry.node] = (folder / name).read_bytes()
+                tree.files[entry.node] = _bytes_of(f"{folder}/{name}")
     return tree
+
+
+_KNOWN: dict[tuple[int, int, int, int], bytes] = {}
+
+
+def _bytes_of(path: str) -> bytes:
+    """Return a file's bytes; read again only when inode, size or times have changed."""
+    status = Path(path).stat()
+    key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if key not in _KNOWN:
+        with open(path, "rb") as file:
+            _KNOWN[key] = file.read()
+    return _KNOWN[key]
 
 
 def _names(folder: Path) -> Names:

@@ -27,7 +27,7 @@ class Mutation:
 
     name: str
     patches: Callable[[], list[Patch]]
-    every: int = 3
+    every: int = 4
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -121,9 +121,9 @@ MUTATIONS = (
         (store.Store, "_note_failure", _deny_damaged), (staging, "sync_folder", _nothing)
     ]),
     Mutation("the floor is not kept", lambda: [(floor.FloorFile, "save", _forget_floor)]),
-    Mutation("what a killed updater wrote aside stays", lambda: [(store.Store, "_tidy", _nothing)], every=1),
-    Mutation("unused content is never deleted", lambda: [(store.Store, "collect", _nothing)], every=1),
-    Mutation("a delta is not flushed", lambda: [(delta, "os", _OsWithoutFlush())], every=1),
+    Mutation("what a killed updater wrote aside stays", lambda: [(store.Store, "_tidy", _nothing)], every=2),
+    Mutation("unused content is never deleted", lambda: [(store.Store, "collect", _nothing)], every=2),
+    Mutation("a delta is not flushed", lambda: [(delta, "os", _OsWithoutFlush())], every=2),
 )  # fmt: skip
 
 

@@ -11,9 +11,9 @@ from device_tests.fleet.world import PIECE, ObedientClock, World, model, noise
 from doorstep.errors import TransferError
 from doorstep.fleet.clock import Clock, SystemClock
 from doorstep.fleet.download import Downloader, Limits
+from doorstep.fleet.kept import Outcome
 from doorstep.fleet.publishing import cut
 from doorstep.fleet.release import Content
-from doorstep.fleet.kept import Outcome
 from doorstep.fleet.transport import AnyTransport, Network
 
 SIZE = 400_000
