@@ -93,7 +93,10 @@ def check_task(task: Task, items: Sequence[Any], run: Callable[[Feeds], Fetches]
             _require(len(results) == 2 and results[0] == results[1], "two equal rows gave different results")
     with ThreadPoolExecutor(_THREADS) as pool:
         for again in pool.map(task.prepare, [items] * _THREADS):
-            same = all(_is_near(task.collate([a]), task.collate([b]), 0) for a, b in zip(rows, again, strict=True))
+            same = all(
+                _is_near(task.collate([a]), task.collate([b]), 0, is_nan_equal=True)
+                for a, b in zip(rows, again, strict=True)
+            )
             _require(same, "items became other rows when several threads call")
     message = str(_expect(InputError, "an item that is an object()", task.prepare, [*items, object()]))
     _require(f"item {len(items)}" in message, f"the error does not name the item's place: {message}")
@@ -128,9 +131,10 @@ def _check_rows(session: Session, feeds: Feeds, fetches: Fetches, tolerance: flo
         _require(_is_near(alone, same, tolerance), f"row {place} alone gives another answer than in its batch")
 
 
-def _is_near(one: Mapping[str, Any], other: Mapping[str, Any], tolerance: float) -> bool:
+def _is_near(one: Mapping[str, Any], other: Mapping[str, Any], tolerance: float, is_nan_equal: bool = False) -> bool:
     return one.keys() == other.keys() and all(
-        one[name].shape == other[name].shape and np.allclose(one[name], other[name], rtol=0, atol=tolerance)
+        one[name].shape == other[name].shape
+        and np.allclose(one[name], other[name], rtol=0, atol=tolerance, equal_nan=is_nan_equal)
         for name in one
     )
 

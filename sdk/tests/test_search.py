@@ -98,7 +98,7 @@ def test_what_is_added_is_found_and_what_is_removed_is_not(catalogue: Catalogue)
 def test_adding_a_known_id_replaces_the_product(catalogue: Catalogue) -> None:
     catalogue.add([{"id": "e", "name": "almond drink"}], np.ones((1, 8), np.float32))
     assert _ids(catalogue, "oat milk") == []
-    assert _ids(catalogue, "almond") == ["e"]
+    assert _ids(catalogue, "almond drink")[0] == "e"
     assert len(catalogue) == 5
 
 

@@ -65,7 +65,7 @@ def _marked(text: str, piece: str, windows: Sequence[Encoding]) -> list[Array]:
     ("text", "piece"),
     [
         ("我想买红色的手机壳", "手机壳"),
-        ("love it 😍👍🏽 from Größe", "👍🏽"),
+        ("love it 😍👍🏽 from Größe", "😍👍🏽"),
         ("love it 😍👍🏽 from Größe", "Größe"),
         ("Café crème & ﬁsh", "crème"),
         ("한국어 리뷰 shoes", "리뷰"),
@@ -78,6 +78,22 @@ def test_a_span_is_the_very_characters_of_the_text(kind: str, text: str, piece: 
     (spans,) = task.results({"logits": logits}, [row])
     assert [span.text for span in spans.spans] == [piece]
     assert all(text[span.start : span.end] == span.text for span in spans.spans)
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("love it 😍👍🏽 from Größe", "👍🏽"),
+        ("我想买红色的手机壳", "红色"),
+        ("ราคาถูกมาก", "ถูก"),
+        ("👨‍👩‍👧 x", "👨‍👩‍👧"),
+    ],
+)
+def test_spans_inside_runs_without_spaces_are_exact_byte_by_byte(text: str, piece: str) -> None:
+    task = _task(_bytes())
+    row = task.prepare([text])[0]
+    (spans,) = task.results({"logits": np.stack(_marked(text, piece, row.windows))}, [row])
+    assert [span.text for span in spans.spans] == [piece]
 
 
 def test_a_long_text_is_read_in_windows_to_its_end() -> None:

@@ -193,17 +193,20 @@ def _start(span: Any, place: str) -> int:
 
 def _tokens(tokenizer: Any, row: dict[str, Any], labels: list[str], max_length: int) -> tuple[list[int], list[int]]:
     """Return ids and marks: every token of a span is labelled, B on the tokens of its first word."""
+    from doorstep.tasks.token_classification import is_joined
+
     encoded = tokenizer(row["text"], truncation=True, max_length=max_length).encodings[0]
     places = {label: place for place, label in enumerate(labels)}
     marks = [_IGNORED if special else 0 for special in encoded.special_tokens_mask]
     for start, end, label in row["spans"]:
-        first = None
+        word, reached = None, -1  # of the span's first word
         for number, (left, right) in enumerate(encoded.offsets):
             if marks[number] == _IGNORED or left == right or right <= start or left >= end:
                 continue
-            word = encoded.word_ids[number]
-            first = word if first is None else first
-            marks[number] = places[f"{'B' if word == first else 'I'}-{label}"]
+            is_first = reached < 0 or (encoded.word_ids[number] == word and is_joined(row["text"], reached, left))
+            if is_first:
+                word, reached = encoded.word_ids[number], right
+            marks[number] = places[f"{'B' if is_first else 'I'}-{label}"]
     return list(encoded.ids), marks
 
 

@@ -90,6 +90,8 @@ class GraphVectors:
         return Near(np.asarray(found.keys, np.int64), 1 - np.asarray(found.distances, np.float32))
 
     def scores(self, query: Array, numbers: Array) -> Array:
+        if len(numbers) == 0:
+            return np.zeros(0, np.float32)
         rows = np.asarray(self._index.get(numbers.astype(np.uint64)), np.float32)  # [numbers, dimensions]
         lengths = np.sqrt(np.square(rows).sum(axis=1))
         cosines: Array = rows @ query / np.maximum(lengths, 1e-9)

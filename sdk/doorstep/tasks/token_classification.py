@@ -3,6 +3,8 @@
 A text longer than the model reads is read in windows that overlap; a token is judged where it has most context.
 """
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +21,11 @@ from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 _IMPOSSIBLE = -1e9
+# Thai, Lao, Burmese, Khmer, kana, Chinese ideographs, half-width kana
+_SPACELESS = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff]"
+)
 
 
 class TokenOptions(NamedTuple):
@@ -74,7 +81,7 @@ class Decoder:
 
     def spans(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> Spans:
         """Return the spans of `text`; `probabilities` [tokens, labels] of each window."""
-        words = self._words(windows, probabilities)
+        words = self._words(text, windows, probabilities)
         if not words:
             return Spans(())
         table = np.array([word.probabilities for word in words], np.float32)  # [words, labels]
@@ -92,7 +99,7 @@ class Decoder:
         spans = (span.closed(text) for span in found)
         return Spans(tuple(span for span in spans if span.text and span.score >= self._options.abstain_below))
 
-    def _words(self, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> list["_Word"]:
+    def _words(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> list["_Word"]:
         """Join tokens to words, each taken from the window where it lies deepest."""
         tokens: dict[tuple[int, int, int], tuple[int, int | None, Array]] = {}
         for window, rows in zip(windows, probabilities, strict=True):
@@ -108,8 +115,7 @@ class Decoder:
                     tokens[key] = (depth, word, rows[place])
         words: list[_Word] = []
         for (start, end, _), (_, word, row) in sorted(tokens.items(), key=lambda entry: entry[0]):
-            is_same = bool(words) and word is not None and word == words[-1].number
-            if is_same or (words and start < words[-1].end):
+            if words and word == words[-1].number and is_joined(text, words[-1].end, start):
                 words[-1].add(end, row, self._options.word)
             else:
                 words.append(_Word(start, end, word, row))
@@ -127,6 +133,20 @@ class Decoder:
         for back in reversed(came):
             path.append(int(back[path[-1]]))
         return path[::-1]
+
+
+def is_joined(text: str, end: int, start: int) -> bool:
+    """Tell whether a token from `start` on goes on with the word that reaches to `end`.
+
+    Scripts without spaces and signs such as emoji make no words: a byte-level tokenizer takes a whole Chinese
+    sentence for one. Tokens that are bytes of one character always belong together.
+    """
+    return start < end or (0 < start == end and _makes_words(text[start - 1]) and _makes_words(text[start]))
+
+
+def _makes_words(character: str) -> bool:
+    is_letter = character.isalnum() or unicodedata.category(character).startswith("M")
+    return is_letter and not _SPACELESS.match(character)
 
 
 class TokenClassification:
