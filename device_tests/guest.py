@@ -89,6 +89,8 @@ def main() -> None:
                 time.sleep(_AFTER_S)
             answer = predictor.predict("is the oat milk back in stock")
             said = {"label": answer.label, "variant": predictor.variant.name, "why": str(predictor.why)}
+            if fault.startswith("idle:"):
+                time.sleep(float(fault.removeprefix("idle:")))
             print(json.dumps({**said, "load_s": loaded}))
     except DoorstepError as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))

@@ -19,7 +19,7 @@ from doorstep.origin import BOARD_VARIABLE, COMMIT_VARIABLE, EMULATED_VARIABLE
 
 _REPOSITORY = Path(__file__).parents[1]
 _CONFINE = Path(__file__).with_name("confine.py")
-_TIMEOUT_S = 900.0
+_TIMEOUT_S = 1800.0
 _SSH = (*shlex.split(os.environ.get("DOORSTEP_SSH", "ssh")), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 
 

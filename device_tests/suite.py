@@ -23,7 +23,7 @@ def load_under(
 ) -> dict[str, Any]:
     """Load and predict on the device under one fault; return what it said."""
     done = place.run(["-c", GUEST, fault, place.bundle], env=env, limits=limits)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
     said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return said
 

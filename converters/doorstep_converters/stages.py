@@ -182,6 +182,7 @@ def _environment(threads: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "ORT_DISABLE_TELEMETRY": "1",
         "PYTHONWARNINGS": "ignore",
     }
     return {**os.environ, **quiet, **dict.fromkeys(names, str(threads))}

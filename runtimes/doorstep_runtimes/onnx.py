@@ -1,7 +1,11 @@
 """ONNX Runtime."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
+
+# Its wheels from 1.29 on report to their maker over the network, unless this is set before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 
