@@ -133,7 +133,7 @@ def test_43_swaps_under_load_fail_no_request_and_mix_no_answer(shop: Shop, mode:
             try:
                 results = follower.predict_many(TEXTS)
                 found.append([label_sets(result) for result in results])
-            except Exception as error:  # whatever it is, it is what this test is about
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is what this test is about
                 problems.append(error)
 
     with Predictor.follow(PRODUCT, store=shop.root, options=replace(NEVER_POLLS, mode=mode)) as follower:
