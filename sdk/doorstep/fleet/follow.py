@@ -155,10 +155,12 @@ class Follower:
         """Answer, and count it where the release is on trial or another one runs beside it."""
         judge, shadow = self._judge, self._shadow
         if judge is not None and judge.release == handle.held.id:
-            with judge.timed():
-                result = answer()
-            judge.look_at(result)
-            self._act_on(judge)
+            try:
+                with judge.timed():
+                    result = answer()
+                judge.look_at(result)
+            finally:
+                self._act_on(judge)
             return result
         result = answer()
         if shadow is not None:
