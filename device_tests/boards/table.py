@@ -49,11 +49,7 @@ class BoardSpec:
 
 _ARM = 0x41
 _SPECS = (
-<<<<<<< HEAD
-    # SME stays off: qemu 7.2 computes int8 outer products wrongly with it. So does SVE: ONNX Runtime takes minutes.
-=======
     # SME stays off: qemu 7.2 computes int8 outer products wrongly with it. So does SVE: a text takes minutes with it.
->>>>>>> device
     BoardSpec("arm64-max", ARM64, "max,sme=off,sve=off", CpuId(0x00, 0x0, 0x051, 0), _MAX, 4, 8192,
               "no real chip: all that qemu does well, with dot product, i8mm and bf16"),
     BoardSpec("arm64-neoverse-n1", ARM64, "neoverse-n1", CpuId(_ARM, 0x4, 0xD0C, 1), f"{_ARMV8_2} ssbs", 4, 8192,
