@@ -26,7 +26,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check test convert boards device predict bench examples schema clean
+.PHONY: help install check browser test convert boards device predict bench examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,7 +51,11 @@ check: $(INSTALLED) ## lint, types, architecture
 	$(BIN)/lint-imports
 	$(BIN)/python -m doorstep.manifest_schema --check sdk/docs/bundle.schema.json
 
-test: $(INSTALLED) ## every test
+browser: ## Chromium and Chinese fonts for the page's tests; where they cannot be installed, those tests are skipped
+	@command -v chromium >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; } \
+		|| echo 'the tests of the page need Chromium; run: sudo apt-get install chromium fonts-noto-cjk' >&2
+
+test: $(INSTALLED) browser ## every test
 	$(BIN)/python -m pytest
 
 convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…]: checkpoint → bundle
