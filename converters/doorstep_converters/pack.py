@@ -19,7 +19,7 @@ from doorstep.tensors import TensorSpec
 from doorstep_converters.recipe import VariantPlan
 
 ENTRIES = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite", "numpy": "model.json"}
-_BESIDE = {"openvino": "model.bin", "numpy": "model.safetensors"}
+_BESIDE = {"onnx": "model.onnx.data", "openvino": "model.bin", "numpy": "model.safetensors"}
 REQUIRES = {
     "onnx": {"onnxruntime": "1.20"},
     "openvino": {"openvino": "2024.6"},

@@ -135,6 +135,20 @@ def test_weights_keep_to_seven_bits_where_products_may_overflow(
     assert largest == {"x86-64": 64, "x86-64-vnni": 127}
 
 
+def test_weights_lie_beside_the_graph_where_the_engine_maps_them(
+    make_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint, variants = str(make_checkpoint("bert")), ("onnx-fp32", "onnx-int8", "onnx-int4-weights")
+    job = Job(checkpoint, "x86-64", tmp_path, cache=tmp_path / "c", variants=variants, max_length=32, bound=ANY)
+    report = convert(job, Lines())
+    assert report.bundle is not None
+    for name in variants:
+        graph = report.bundle / f"variants/{name}/model.onnx"
+        inside = onnx.load(graph, load_external_data=False).graph.initializer
+        assert max(len(tensor.raw_data) for tensor in inside) < 128
+        assert sum(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in inside) > 10
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_has_a_plan_and_says_what_it_leaves_out(target: str) -> None:
     found = find_target(target)

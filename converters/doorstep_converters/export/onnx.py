@@ -6,11 +6,15 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 import torch
+from onnx import numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from doorstep_converters.export.classifier import example_feeds, load_classifier
 from doorstep_converters.worker import Channel
 
 OPSET = 18  # the lowest that torch's exporter writes without a conversion; ONNX Runtime reads it since 1.14
+_SMALLEST = 128  # bytes of a weight that is moved beside the graph
+_ALIGNMENT = 64  # bytes, as engines like their weights
 _NAMES = ["input_ids", "attention_mask"]
 
 
@@ -53,6 +57,26 @@ def optimize(source: Path, target: Path) -> None:
     settings.optimized_model_filepath = str(target)
     settings.log_severity_level = 3
     ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+
+
+def move_weights(path: Path) -> None:
+    """Move the weights of a graph to `NAME.data` beside it, which ONNX Runtime maps instead of copying.
+
+    Constants of a few elements stay in the graph, where shape inference can read them.
+    """
+    model = onnx.load(path)
+    with open(path.with_name(f"{path.name}.data"), "wb") as file:
+        for tensor in model.graph.initializer:
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+            data = tensor.raw_data
+            if len(data) < _SMALLEST:
+                continue
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            set_external_data(tensor, f"{path.name}.data", file.tell(), len(data))
+            file.write(data)
+            tensor.ClearField("raw_data")
+    onnx.save(model, path)
 
 
 def describe(path: Path) -> dict[str, Any]:

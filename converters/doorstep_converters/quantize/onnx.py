@@ -13,7 +13,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-from doorstep_converters.export.onnx import describe, optimize
+from doorstep_converters.export.onnx import describe, move_weights, optimize
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.worker import Channel
 
@@ -32,7 +32,7 @@ def quantize(
     max_length: int,
     can_saturate: bool,
 ) -> dict[str, Any]:
-    """Write `model.onnx` after `recipe`; a job of `stages`."""
+    """Write `model.onnx` after `recipe`, its weights beside it in `model.onnx.data`; a job of `stages`."""
     logging.getLogger().setLevel(logging.WARNING)
     target = out / "model.onnx"
     if recipe == "none":
@@ -48,6 +48,7 @@ def quantize(
         _static(source, target, feeds, can_saturate)
     else:
         raise UsageError(f"recipe: ONNX Runtime has no {recipe!r}")
+    move_weights(target)
     return describe(target)
 
 
