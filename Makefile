@@ -29,7 +29,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost test convert boards device predict bench fleet-sweep fleet-bugs examples schema clean
+.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,7 +59,11 @@ cost: $(INSTALLED) ## count the instructions of doorstep's own start and answer,
 	@command -v valgrind >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends valgrind; } || true
 	$(BIN)/python -m device_tests.cost --check $(COST_ARGS)
 
-test: $(INSTALLED) ## every test
+browser: ## Chromium and Chinese fonts for the page's tests; where they cannot be installed, those tests are skipped
+	@command -v chromium >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; } \
+		|| echo 'the tests of the page need Chromium; run: sudo apt-get install chromium fonts-noto-cjk' >&2
+
+test: $(INSTALLED) browser ## every test
 	$(BIN)/python -m pytest
 
 convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…] [BUDGET=…]: checkpoint → bundle

@@ -250,10 +250,11 @@ def test_quiet_connections_give_way_to_a_good_request(serve: Any) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_command_serves_counts_and_stops(template: Path, processes: int) -> None:
+def test_the_command_serves_counts_and_stops(template: Path, processes: int, request: pytest.FixtureRequest) -> None:
     command = [sys.executable, "-m", "doorstep.cli.main", "serve", f"shop={template}", "--port", "0"]
     command += ["--processes", str(processes)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    request.addfinalizer(process.terminate)  # of a test that failed half-way
     assert process.stderr is not None
     ready = []
     while len(ready) < processes:
@@ -264,9 +265,9 @@ def test_the_command_serves_counts_and_stops(template: Path, processes: int) -> 
     import urllib.request
 
     for _ in range(20):
-        request = urllib.request.Request(f"{ready[0]['url']}v1/models/shop:predict", b'{"items": ["secret words"]}')
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=20) as response:
+        ask = urllib.request.Request(f"{ready[0]['url']}v1/models/shop:predict", b'{"items": ["secret words"]}')
+        ask.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(ask, timeout=20) as response:
             assert response.status == 200
     with urllib.request.urlopen(f"{ready[0]['url']}metrics", timeout=20) as response:
         page = response.read().decode()
