@@ -11,6 +11,7 @@ PIP_ARGS ?=
 BOARDS ?= $(if $(filter armv7,$(TARGET)),armhf-cortex-a7,arm64-max arm64-neoverse-n1 arm64-cortex-a76 arm64-cortex-a72 arm64-cortex-a53)
 FAULTS_ON ?= $(BOARDS)
 COST_ARGS ?=
+EXAMPLES ?=
 CONVERT_ARGS ?=
 BUDGET ?=
 
@@ -78,7 +79,7 @@ boards: $(INSTALLED) ## emulated ARM boards: qemu, Debian userlands, engines
 	$(BIN)/python -m device_tests.boards.build armhf --wheel build/doorstep-*.whl
 
 device: $(if $(wildcard $(BUNDLE)),,convert) boards ## TARGET=… : convert, then prove the bundle on emulated boards
-	$(BIN)/python -m pytest device_tests --bundle $(BUNDLE) \
+	$(BIN)/python -m pytest device_tests --bundle $(BUNDLE) $(if $(EXAMPLES),--examples $(EXAMPLES)) \
 		$(foreach board,$(BOARDS),--device board:$(board)) $(foreach board,$(FAULTS_ON),--faults-on board:$(board))
 
 predict: $(INSTALLED) ## TEXT="…" [BUNDLE=…]: one answer

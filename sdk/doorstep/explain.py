@@ -162,7 +162,7 @@ _Scorer = Callable[[Sequence[Any]], list[Classification]]
 def _scorer(session: Session, task: Any) -> _Scorer:
     def score(items: Sequence[Any]) -> list[Classification]:
         rows = task.prepare(items)
-        results: list[Classification] = task.results(session.run(task.collate(rows)))
+        results: list[Classification] = task.results(session.run(task.collate(rows)), rows)
         return results
 
     return score

@@ -177,7 +177,7 @@ class Predictor:
             InputError: the rows cannot share a batch.
             EngineError: the engine failed.
         """
-        return self._task.results(self._session.run(self._task.collate(rows)))
+        return self._task.results(self._session.run(self._task.collate(rows)), rows)
 
     def explain(self, item: Any, *, label: str | None = None, max_parts: int = 64) -> Explanation:
         """Say what in the item speaks for a label, the best one where none is named: see `doorstep.explain`.
