@@ -109,6 +109,11 @@ def _pictures(report: Report) -> list[Markup]:
     return [_bars(packed, *figure) for figure in _FIGURES] if packed else []
 
 
+def _label(value: float, is_share: bool) -> str:
+    """Return a figure with the digits that tell a tiny model from a small one."""
+    return f"{value:.4f}" if is_share else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _bars(packed: list[Candidate], name: str, title: str, unit: float) -> Markup:
     """Draw one bar a variant as SVG."""
     import matplotlib
@@ -121,7 +126,7 @@ def _bars(packed: list[Candidate], name: str, title: str, unit: float) -> Markup
     names = [candidate.plan.name for candidate in packed]
     values = [float(getattr(candidate.measured, name) or 0) / unit for candidate in packed]
     bars = axes.barh(names, values, color=[_COLOURS.get(candidate.plan.runtime, "#4a5568") for candidate in packed])
-    axes.bar_label(bars, fmt="{:.4f}" if name == "agreement" else "{:.1f}", padding=3, fontsize=8)
+    axes.bar_label(bars, labels=[_label(value, name == "agreement") for value in values], padding=3, fontsize=8)
     if name == "agreement":
         axes.set_xlim(min(0.98, *values) - 0.002, 1.002)
     else:

@@ -15,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from doorstep.cli.main import main
 from doorstep.errors import CheckpointError, DataError, DoorstepError, ParityError, SignatureError, UsageError
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.data import load_data
+from doorstep_converters.export.classifier import load_model
 from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, require_bundle
@@ -92,6 +94,22 @@ def test_a_bad_checkpoint_is_named(
     damage(folder)
     with pytest.raises(CheckpointError, match=message):
         find_checkpoint(str(folder))
+
+
+def test_a_pickle_is_loaded_only_with_permission(make_checkpoint: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(make_checkpoint("bert"), folder)
+    model = load_model(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        load_model(folder)
+    assert (
+        find_checkpoint(str(folder), is_pickle_allowed=True).labels
+        == find_checkpoint(str(make_checkpoint("bert"))).labels
+    )
+    again = load_model(folder, is_pickle_allowed=True)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_an_exported_file_is_sent_to_adopt(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from doorstep import __version__
 from doorstep.bundle import MANIFEST, SIGNATURE, Bundle
 from doorstep.cli.main import VERBS, main
-from doorstep.cli.output import table
+from doorstep.cli.output import mib, table
 from doorstep.signing import TRUST_VARIABLE, TrustKey
 
 Capture = pytest.CaptureFixture[str]
@@ -247,6 +247,11 @@ def test_without_the_workshop_its_verbs_name_the_command_that_installs_it() -> N
     done = subprocess.run([sys.executable, "-c", WITHOUT_WORKSHOP], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "is not installed; run: pip install 'doorstep[convert]'" in done.stderr
+
+
+@pytest.mark.parametrize("count, text", [(91_000_000, "86.8 MiB"), (1 << 20, "1.0 MiB"), (600_000, "585.9 KiB")])
+def test_sizes_keep_their_digits(count: int, text: str) -> None:
+    assert mib(count) == text
 
 
 def test_a_table_is_aligned_with_wide_characters() -> None:

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"doorstep: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"doorstep: {error.filename2 or error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("doorstep: interrupted; nothing half-made is left behind", file=sys.stderr)

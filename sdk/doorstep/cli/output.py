@@ -22,8 +22,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def mib(count: float) -> str:
-    """Return a byte count as MiB."""
-    return f"{count / (1 << 20):.1f} MiB"
+    """Return a byte count as MiB, a small one as KiB."""
+    return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"
 
 
 def _text(cell: object) -> str:
