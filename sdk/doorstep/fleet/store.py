@@ -15,7 +15,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -100,6 +100,9 @@ class Store:
         if is_counted and state.candidate is not None:
             start = this_start()
             state = self.change(lambda known: entered(known, start))
+        else:
+            with suppress(OSError):  # an app that may only read serves what the record says all the same
+                self.change(lambda known: known)
         passed_over: list[str] = []
         for held in state.resorts():
             try:
@@ -134,6 +137,7 @@ class Store:
         """
         with self._locked("lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             self._tidy()
+            self.change(lambda state: state)  # a power cut may have kept the record and lost the turn of the link
             yield
 
     @contextmanager
