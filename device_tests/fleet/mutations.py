@@ -2,6 +2,7 @@
 none. `python -m device_tests.fleet.mutations` prints the table of `sdk/docs/fleet.md`.
 """
 
+import fcntl
 import os
 import sys
 import tempfile
@@ -13,7 +14,9 @@ from typing import Any
 from unittest import mock
 
 from doorstep.bundle import Bundle
+from doorstep.files import sync_folder
 from doorstep.fleet import delta, download, floor, slots, staging, store
+from doorstep.fleet.state import encode_state, rolled_back
 
 Patch = tuple[Any, str, Any]
 
@@ -54,16 +57,16 @@ def _write_at_once(path: Path, generation: int, body: bytes) -> None:
 def _one_slot(self: slots.Slots, body: bytes) -> None:
     before = slots._read(self._paths[0])
     slots._write(self._paths[0], (before[0] if before else 0) + 1, body)
-    slots.sync_folder(self._paths[0].parent)
+    sync_folder(self._paths[0].parent)
 
 
 def _link_before_record(self: store.Store, edit: Any) -> Any:
-    with self._locked("state.lock", store.fcntl.LOCK_EX):
+    with self._locked("state.lock", fcntl.LOCK_EX):
         before = self.state()
         after = edit(before)
         self._point(after)
         if after != before and after.phase != "trial":
-            self._slots.save(store.encode_state(after))
+            self._slots.save(encode_state(after))
     return after
 
 
@@ -96,12 +99,7 @@ class _OsThatCopies(_OsWithoutFlush):
 
 
 def _deny_damaged(self: store.Store, held: Any, error: Exception) -> None:
-    self.change(lambda state: store.rolled_back(state, held.id, str(error), is_denied=True))
-
-
-def _forget_floor(self: floor.FloorFile, new: floor.Floor) -> None:
-    self._slots._paths[0].write_bytes(b"")
-    _write_at_once(self._slots._paths[1], 1, b"{}")
+    self.change(lambda state: rolled_back(state, held.id, str(error), is_denied=True))
 
 
 MUTATIONS = (
@@ -117,7 +115,7 @@ MUTATIONS = (
     Mutation("a release damaged by the disk is denied", lambda: [
         (store.Store, "_note_failure", _deny_damaged), (staging, "sync_folder", _nothing)
     ]),
-    Mutation("the floor is not kept", lambda: [(floor.FloorFile, "save", _forget_floor)]),
+    Mutation("the floor is not kept", lambda: [(floor.FloorFile, "save", _nothing)]),
     Mutation("what a killed updater wrote aside stays", lambda: [(store.Store, "_tidy", _nothing)], every=2),
     Mutation("unused content is never deleted", lambda: [(store.Store, "collect", _nothing)], every=2),
     Mutation("a delta is not flushed", lambda: [(delta, "os", _OsWithoutFlush())], every=2),

@@ -11,6 +11,7 @@ from device_tests.fleet.world import PIECE, ObedientClock, World, model, noise
 from doorstep.errors import TransferError
 from doorstep.fleet.clock import Clock, SystemClock
 from doorstep.fleet.download import Downloader, Limits
+from doorstep.fleet.kept import Outcome
 from doorstep.fleet.publishing import cut
 from doorstep.fleet.release import Content
 from doorstep.fleet.transport import AnyTransport, Network
@@ -267,7 +268,7 @@ def test_18_an_endless_body_is_cut_at_the_signed_size(server: Served, blob: Cont
     assert one.tally.received <= SIZE + (1 << 20)
 
 
-def test_18_endless_metadata_is_cut(web: Callable[..., object], served: Served) -> None:
+def test_18_endless_metadata_is_cut(web: Callable[..., Outcome], served: Served) -> None:
     def endless(exchange: Exchange) -> bool:
         exchange.head(200)
         while not exchange.handler.served.stop.is_set():
@@ -307,7 +308,7 @@ def redirects(exchange: Exchange) -> bool:
 
 @pytest.mark.parametrize("fault", [pytest.param(portal, id="a page"), pytest.param(redirects, id="a redirect")])
 def test_37_a_captive_portal_changes_nothing(
-    world: World, web: Callable[..., object], served: Served, fault: Fault
+    world: World, web: Callable[..., Outcome], served: Served, fault: Fault
 ) -> None:
     assert web().kind == "updated"
     world.publish(2)
@@ -331,7 +332,7 @@ def test_a_transfer_that_was_killed_resumes_at_the_last_whole_piece(
     assert one.tally.received == SIZE - 3 * PIECE_SIZE
 
 
-def test_only_what_the_device_lacks_is_fetched(world: World, web: Callable[..., object], served: Served) -> None:
+def test_only_what_the_device_lacks_is_fetched(world: World, web: Callable[..., Outcome], served: Served) -> None:
     assert web().kind == "updated"
     served.requests.clear()
     world.publish(2, has_deltas=False)
@@ -343,7 +344,7 @@ def test_only_what_the_device_lacks_is_fetched(world: World, web: Callable[..., 
 
 
 def test_an_idle_visit_is_two_requests_of_less_than_a_kilobyte(
-    world: World, web: Callable[..., object], served: Served
+    world: World, web: Callable[..., Outcome], served: Served
 ) -> None:
     assert web().kind == "updated"
     served.requests.clear()
