@@ -10,6 +10,7 @@ import pytest
 from device_tests.fleet.fault_server import Served, serving
 from device_tests.fleet.sweep import fast_folder
 from device_tests.fleet.world import World
+from doorstep.fleet.kept import Outcome
 from doorstep.signing import TRUST_VARIABLE
 
 
@@ -49,6 +50,6 @@ def served(world: World) -> Iterator[Served]:
 
 
 @pytest.fixture
-def web(world: World, served: Served) -> Callable[..., object]:
+def web(world: World, served: Served) -> Callable[..., Outcome]:
     """Return a function that lets a device visit the depot over HTTP."""
     return lambda device="kiosk", **changes: world.run(device, **{"depots": (served.address,), **changes})

@@ -102,11 +102,6 @@ def _deny_damaged(self: store.Store, held: Any, error: Exception) -> None:
     self.change(lambda state: rolled_back(state, held.id, str(error), is_denied=True))
 
 
-def _forget_floor(self: floor.FloorFile, new: floor.Floor) -> None:
-    self._slots._paths[0].write_bytes(b"")
-    _write_at_once(self._slots._paths[1], 1, b"{}")
-
-
 MUTATIONS = (
     Mutation("content is not flushed before it is named", lambda: [(download._Part, "__exit__", _keep_unflushed)]),
     Mutation("the record is written without a flush", lambda: [(slots, "_write", _write_at_once)]),
@@ -120,7 +115,7 @@ MUTATIONS = (
     Mutation("a release damaged by the disk is denied", lambda: [
         (store.Store, "_note_failure", _deny_damaged), (staging, "sync_folder", _nothing)
     ]),
-    Mutation("the floor is not kept", lambda: [(floor.FloorFile, "save", _forget_floor)]),
+    Mutation("the floor is not kept", lambda: [(floor.FloorFile, "save", _nothing)]),
     Mutation("what a killed updater wrote aside stays", lambda: [(store.Store, "_tidy", _nothing)], every=2),
     Mutation("unused content is never deleted", lambda: [(store.Store, "collect", _nothing)], every=2),
     Mutation("a delta is not flushed", lambda: [(delta, "os", _OsWithoutFlush())], every=2),

@@ -107,6 +107,8 @@ def judge(world: World, place: Path, scene: Scene, floor: Floor) -> str:
     found = store.boot(Bundle.open).opened.manifest.version
     if found not in scene.served:
         return f"serves {found}"
+    if damaged := store.state().damaged:
+        return f"the record named {damaged[0]} before all of it was safe"
     kept = FloorFile(store.trust).load()
     if fallen := [name for name in _RISING if getattr(kept, name) < getattr(floor, name)]:
         return f"the floor's {fallen[0]} fell from {getattr(floor, fallen[0])} to {getattr(kept, fallen[0])}"

@@ -17,6 +17,7 @@ from doorstep.errors import DepotError
 from doorstep.fleet import care
 from doorstep.fleet.depot import Depot, hashed_name, release_path
 from doorstep.fleet.floor import FloorFile
+from doorstep.fleet.kept import Outcome
 from doorstep.fleet.publishing import existing_channel
 from doorstep.fleet.release import encode_release
 
@@ -247,7 +248,7 @@ def test_26_a_publisher_ten_years_ahead_stops_no_device_for_good(world: World) -
 
 
 def test_35_a_cdn_that_mixes_versions_is_asked_again_later(
-    world: World, web: Callable[..., Any], served: Served
+    world: World, web: Callable[..., Outcome], served: Served
 ) -> None:
     web()
     stale = (world.depot_folder / "metadata" / f"{world.depot.signed('snapshot').version}.snapshot.json").read_bytes()

@@ -96,4 +96,4 @@ def test_loading_the_package_brings_no_module_that_a_start_can_do_without() -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     brought = {name for name in done.stdout.split() if not name.startswith("doorstep")}
-    assert brought == {"__future__", "hashlib", "_hashlib", "_blake2"}
+    assert brought == {"__future__", "errno", "hashlib", "_hashlib", "_blake2", "mmap"}
