@@ -172,7 +172,9 @@ def boosted(fields: Sequence[Field], seed: int) -> Any:
             max_features=0.4, early_stopping=False, random_state=seed + number,
         )  # fmt: skip
 
-    return VotingClassifier([(f"m{number}", member(number)) for number in range(_MEMBERS)], voting="soft")
+    return VotingClassifier(
+        [(f"m{number}", member(number)) for number in range(_MEMBERS)], voting="soft", flatten_transform=False
+    )
 
 
 def save_estimator(estimator: Any, fields: Sequence[Field], labels: Sequence[str], sample: Array, folder: Path) -> None:
