@@ -1,5 +1,6 @@
 """Small real checkpoints of every tested architecture, from random configurations; real tokenizers, trained here."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from doorstep_converters.probes import PROBES, SENTENCES
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it
 
 LABELS = ("buy", "return", "ask", "complain")
 _SMALL = {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from doorstep.manifest import FORMAT, Manifest, Variant
 from doorstep.predictor import Predictor
 from doorstep.signing import TRUST_VARIABLE, TrustKey, keygen, sign_manifest
 from doorstep.tensors import TensorSpec
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it
 
 LABELS = ("negative", "neutral", "positive")
 SENTENCES = (
