@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback
 
 from doorstep.errors import ConversionError, DataError
@@ -156,7 +156,7 @@ class _Lessons:
         steps = wanted if options.steps else min(_MOST_STEPS, max(_FEWEST_STEPS, wanted))
         return min(steps, options.max_steps) if options.max_steps else steps
 
-    def learner(self, run: Path, logs: Path, batch: int, channel: Channel) -> Learner:
+    def learner(self, run: Path, batch: int, callbacks: list[TrainerCallback]) -> Learner:
         """Return a trainer whose updates learn from the asked number of texts, `batch` at a time."""
         options, steps = self.options, self.steps()
         share = -(-options.batch // batch)
@@ -189,8 +189,6 @@ class _Lessons:
             disable_tqdm=True,
             dataloader_pin_memory=False,
         )
-        from torch.utils.tensorboard import SummaryWriter
-
         extras = [name for name in ("vector", "relations", "tokens") if name in self.corpus.column_names]
         unused = [name for name in extras if not _is_used(name, options.weights)]
         return Learner(
@@ -203,7 +201,7 @@ class _Lessons:
                 self.tokenizer, options.max_length, options.dropped, keeps_places=bool(options.weights.relations)
             ),
             compute_metrics=_accuracy,
-            callbacks=[Watch(channel), TensorBoardCallback(SummaryWriter(str(logs)))],
+            callbacks=callbacks,
         )
 
 
@@ -213,12 +211,15 @@ def _is_used(column: str, weights: Weights) -> bool:
 
 def _teach(lessons: _Lessons, run: Path, logs: Path, channel: Channel) -> dict[str, Any]:
     """Run the training, in halved batches where memory does not suffice; the best weights are in the lesson then."""
+    from torch.utils.tensorboard import SummaryWriter
+
     batch, notes = lessons.options.batch, []
+    writer = SummaryWriter(str(logs))  # one for all attempts: each has a thread, for which memory may not suffice
     while True:
         save = newest_save(run)
         if save is not None:
             notes.append(f"went on from step {save.name.rpartition('-')[2]}")
-        learner = lessons.learner(run, logs, batch, channel)
+        learner = lessons.learner(run, batch, [Watch(channel), TensorBoardCallback(writer)])
         try:
             learner.train(resume_from_checkpoint=str(save) if save else None)
             break

@@ -41,7 +41,7 @@ class Lesson(nn.Module):
         self.weights = weights
         self.heads = heads
         self.attention = LastAttention(student) if heads else None
-        self.translation = nn.LazyLinear(width) if width else None
+        self.translation = nn.Linear(_vector_width(student), width) if width else None
 
     def forward(
         self,
@@ -73,6 +73,14 @@ class Lesson(nn.Module):
         hard = nn.functional.cross_entropy(logits, labels.clamp(min=0), reduction="none")  # [batch]
         alpha = torch.where(is_labelled, self.weights.alpha, 1.0)
         return (alpha * soft + (1 - alpha) * hard).mean()
+
+
+def _vector_width(student: Any) -> int:
+    """Return how many numbers a student's text vector has, by asking for one."""
+    ids, mask = torch.zeros((1, 2), dtype=torch.long), torch.ones((1, 2), dtype=torch.long)  # [1, tokens]
+    with torch.no_grad():
+        got = student(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    return int(averaged(got, mask).shape[-1])
 
 
 def logit_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
