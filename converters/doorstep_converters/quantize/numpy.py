@@ -99,8 +99,9 @@ class _Packer:
             Node("Gather", [packed, indices], [rows]),
             Node("Cast", [rows], [wide], {"to": "float32"}),
             Node("Gather", [scale, indices], [scales]),
-            Node("Mul", [self._apart(wide) if is_int4 else wide, scales], node.outputs),
         ]
+        values = self._apart(wide) if is_int4 else wide
+        self.nodes.append(Node("Mul", [values, scales], node.outputs))
 
     def _int4(self, table: str) -> tuple[str, str]:
         """Pack a table, two values a byte; returns the names of bytes and scales."""
