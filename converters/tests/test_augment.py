@@ -37,8 +37,10 @@ TEXTS = {
     "sku": ENGLISH, "price": CHINESE, "size": CHINESE, "brand": ENGLISH,
 }  # fmt: skip
 _VERBS = {"buy": "order", "ask": "where is"}
-_THINGS, _ENDS = ("milk", "lamp", "red shoes", "tea", "chair"), ("today", "for my mother", "please")
-ROWS = [Row(f"{_VERBS[label]} the {thing} {end}", label) for label in _VERBS for thing in _THINGS for end in _ENDS]
+_THINGS = ("milk", "lamp", "red shoes", "tea", "chair", "green soap", "towel", "honey")
+_ENDS = ("today", "for my mother", "please")
+_ALL = [Row(f"{_VERBS[label]} the {thing} now {end}", label) for label in _VERBS for thing in _THINGS for end in _ENDS]
+ROWS = [row for place, row in enumerate(_ALL) if place % 7 not in (2, 5)]  # some are left to be written
 
 
 def _made(plan: AugmentPlan, seed: int = 1, rows: Sequence[Row] = ROWS) -> list[Augmented]:
@@ -209,7 +211,13 @@ def test_synonyms_stand_in_place_of_whole_words() -> None:
 
 
 def test_neighbours_are_words_of_the_corpus(make_checkpoint: Make) -> None:
-    texts = [row.text for row in ROWS] + ["我要退货", "退货很慢", "可以退货吗"]
+    texts = [row.text for row in ROWS] + [
+        "我要退货",
+        "退货很慢",
+        "可以退货吗",
+        "这家店的房间又大又干净,早餐一般",
+        "手机屏幕碎了没人管",
+    ]
     words = frequent_words(texts)
     assert "退货" in words
     assert "the" not in words
