@@ -178,9 +178,19 @@ def test_the_command_line_names_what_is_wrong(
 
 
 @pytest.fixture(scope="module")
-def order(make_checkpoint: Make, reviews: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
+def plenty(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the reviews three times over, worded differently, so that dev has enough of them."""
+    head, *lines = reviews.read_text(encoding="utf-8").splitlines()
+    path = tmp_path_factory.mktemp("plenty") / "plenty.csv"
+    more = [line.replace('",', f'{ending}",') for ending in ("", " now", " 谢谢") for line in lines]
+    path.write_text("\n".join([head, *more]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def order(make_checkpoint: Make, plenty: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
     out = tmp_path_factory.mktemp("searched")
-    job = Job(str(make_checkpoint("bert")), "x86-64", out, data=reviews, cache=cache, max_length=32, name="kiosk")
+    job = Job(str(make_checkpoint("bert")), "x86-64", out, data=plenty, cache=cache, max_length=32, name="kiosk")
     return Order(
         job, parse_budget("drop<=100, size<=1MB"), students=("static-16w-200v", "pruned-1l"), augmented=(False,),
         rungs=(4, 8), trials=2, variants=("onnx-int8",), price_per_hour=2.0,
