@@ -214,13 +214,13 @@ def test_half_written_checkpoints_are_passed_over(make_checkpoint: Make, data: P
     assert not list(run.glob("checkpoint-90?"))
 
 
-def _stage(checkpoint: Path, data: Path, method: str, **more: Any) -> Stage:
+def _stage(checkpoint: Path, data: Path, method: str) -> Stage:
     options = {**OPTIONS, "epochs": 12, "method": method, "save_every_s": 0.0}
     arguments = {
         "checkpoint": str(checkpoint), "data": str(data), "labels": LABELS, "max_length": 32, "options": options,
     }  # fmt: skip
     job = "doorstep_converters.finetune.train:train"
-    return Stage("finetune", job, arguments, ("digest",), is_resumable=True, **more)
+    return Stage("finetune", job, arguments, ("digest",), is_resumable=True)
 
 
 @pytest.mark.slow
@@ -254,14 +254,6 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
     if method == "full":  # AdaLoRA's sensitivity averages begin anew
         one, two = (load_file(found.folder / "checkpoint/model.safetensors") for found in (output, whole))
         assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
-
-
-@pytest.mark.slow
-def test_two_processes_train_together(make_checkpoint: Make, data: Path, tmp_path: Path) -> None:
-    runner = StageRunner(tmp_path / "cache", tmp_path / "logs")
-    output = runner.run(_stage(make_checkpoint("bert"), data, "lora", processes=2), lambda share: None, 2)
-    assert output.result["steps"] == 24  # 96 texts, two processes, 32 each
-    assert find_checkpoint(str(output.folder / "checkpoint")).labels == tuple(LABELS)
 
 
 @pytest.mark.slow
