@@ -65,7 +65,6 @@ def test_the_command_line_of_the_readme_answers(bundle: Path) -> None:
     assert json.loads(done.stdout)["label"] == "check_stock"
 
 
-@pytest.mark.xfail(strict=False, reason="a known defect: this example has not run to its end yet")
 @pytest.mark.slow
 def test_a_visit_is_judged_also_where_fields_are_missing() -> None:
     done = subprocess.run([sys.executable, HERE / "visits/visits.py"], capture_output=True, text=True, check=True)
@@ -75,7 +74,6 @@ def test_a_visit_is_judged_also_where_fields_are_missing() -> None:
     assert "is it 'pages'" in wrong
 
 
-@pytest.mark.xfail(strict=False, reason="a known defect: this example has not run to its end yet")
 @pytest.mark.slow
 def test_a_shop_finds_its_products() -> None:
     done = subprocess.run([sys.executable, HERE / "shop/find.py"], capture_output=True, text=True, check=True)

@@ -213,11 +213,7 @@ def test_a_catalogue_is_searched_in_every_engine_and_grows(
 @pytest.mark.parametrize(
     ("kind", "variants"),
     [
-        pytest.param(
-            "trees",
-            ("onnx-fp32",),
-            marks=pytest.mark.xfail(strict=False, reason="a known defect: training trees ends with an error"),
-        ),
+        ("trees", ("onnx-fp32",)),
         ("mlp", VARIANTS),
     ],
 )

@@ -5,7 +5,8 @@ makes a checkpoint of any fitted classifier that skl2onnx converts.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,23 @@ def boosted(fields: Sequence[Field], seed: int) -> Any:
     )
 
 
+@contextmanager
+def _leaves_in_whole_numbers() -> Iterator[None]:
+    """Give onnx 0 where skl2onnx 1.20 marks a leaf of histogram trees with False: onnx 1.23 takes no boolean for it."""
+    from skl2onnx.common import tree_ensemble
+
+    add_node = tree_ensemble.add_node
+
+    def add(*arguments: Any, nodes_missing_value_tracks_true: Any = 0, **more: Any) -> None:
+        add_node(*arguments, nodes_missing_value_tracks_true=int(nodes_missing_value_tracks_true), **more)
+
+    tree_ensemble.add_node = add
+    try:
+        yield
+    finally:
+        tree_ensemble.add_node = add_node
+
+
 def save_estimator(estimator: Any, fields: Sequence[Field], labels: Sequence[str], sample: Array, folder: Path) -> None:
     """Write a fitted scikit-learn classifier as a checkpoint: its graph by skl2onnx, its fields and labels as JSON.
 
@@ -191,8 +209,9 @@ def save_estimator(estimator: Any, fields: Sequence[Field], labels: Sequence[str
     from skl2onnx import to_onnx
 
     try:
-        model = to_onnx(estimator, sample[:1].astype(np.float32), options={id(estimator): {"zipmap": False}},
-                        target_opset={"": 18, "ai.onnx.ml": 3})  # fmt: skip
+        with _leaves_in_whole_numbers():
+            model = to_onnx(estimator, sample[:1].astype(np.float32), options={id(estimator): {"zipmap": False}},
+                            target_opset={"": 18, "ai.onnx.ml": 3})  # fmt: skip
     except Exception as error:
         raise CheckpointError(f"{type(estimator).__name__}: skl2onnx cannot convert it ({error!s:.200})") from error
     del model.graph.output[0]  # the label; probabilities say it too
