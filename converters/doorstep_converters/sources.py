@@ -3,10 +3,13 @@
 import ast
 import hashlib
 import importlib
+import threading
 from functools import cache
 from pathlib import Path
 
 _OURS = ("doorstep_converters.", "doorstep_runtimes.")
+# CPython 3.11 counts the depth of a tree once for all threads that parse: github.com/python/cpython/issues/106905
+_PARSING = threading.Lock()
 _MESSENGER = "doorstep_converters.worker"  # carries a job's messages and computes nothing
 
 
@@ -33,7 +36,9 @@ def _reached(module: str) -> frozenset[str]:
 def _imported(module: str) -> list[str]:
     """Return our modules named by the import statements of `module`; `from package import name` may mean either."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(_source(module))):
+    with _PARSING:
+        tree = ast.parse(_source(module))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

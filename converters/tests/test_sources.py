@@ -1,11 +1,15 @@
 """What a kept stage's key depends on: the code of its job, near and far."""
 
+import gc
 import importlib
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import doorstep_converters
 from doorstep_converters import sources
 from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Stage
@@ -64,3 +68,39 @@ def test_a_stage_is_made_again_where_code_it_reaches_changes(package: Path, chan
 def test_real_jobs_reach_what_they_import(module: str, reached: str) -> None:
     assert reached in sources._reached(module)
     assert source_digest(module) != source_digest(reached)
+
+
+class _Garbage:
+    """Refers to itself, and runs code when it is collected: where a thread may be made to wait amid parsing."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        for _ in range(20):
+            pass
+
+
+@pytest.fixture
+def eager_switches() -> Iterator[None]:
+    """Let threads take turns as often as can be."""
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(1)
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("eager_switches")
+def test_threads_may_ask_at_once() -> None:
+    folder = Path(doorstep_converters.__path__[0])
+    modules = [f"doorstep_converters.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"]
+
+    def ask(module: str) -> list[str]:
+        _Garbage()
+        return sources._imported(module)
+
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(ask, modules * 4))
+    assert at_once == [sources._imported(module) for module in modules] * 4
