@@ -9,6 +9,7 @@ import pytest
 from device_tests.fleet.fault_server import Exchange, Fault, Served, serving
 from device_tests.fleet.world import PIECE, ObedientClock, World, model, noise
 from doorstep.errors import TransferError
+from doorstep.fleet import download
 from doorstep.fleet.clock import Clock, SystemClock
 from doorstep.fleet.download import Downloader, Limits
 from doorstep.fleet.kept import Outcome
@@ -19,6 +20,13 @@ from doorstep.fleet.transport import AnyTransport, Network
 SIZE = 400_000
 PIECE_SIZE = 64 << 10
 QUICK = Limits(min_rate=0, tries=6, backoff_s=0.01, backoff_most_s=0.02, deadline_s=60)
+
+
+@pytest.fixture(params=["one thread", "two threads"], autouse=True)
+def _threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large contents are written by a second thread, small ones are not; every fault meets both."""
+    if request.param == "two threads":
+        monkeypatch.setattr(download, "_LARGE_BYTES", 0)
 
 
 @pytest.fixture

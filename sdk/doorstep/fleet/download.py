@@ -8,7 +8,9 @@ import hashlib
 import os
 import random
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +24,8 @@ _CHUNK = 256 << 10
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _MOST_BAD_RANGES = 2
 _FLUSH_BYTES = 16 << 20
+_LARGE_BYTES = 8 << 20
+_MOST_WAITING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Downloader:
         try:
             skip = _check_head(reply, url, start, size) if is_ranged else _check_whole(reply, url, start)
             window_end, window_bytes = self._clock.monotonic() + self._limits.window_s, 0
-            while not target.is_complete and is_wanted():
+            while target.offset < size and is_wanted():
                 chunk = reply.read(min(_CHUNK, size - target.offset + skip))  # whatever follows is never read
                 now = self._clock.monotonic()
                 if not chunk:
@@ -131,6 +135,7 @@ class Downloader:
                     raise _TimeUp(url)
         finally:
             reply.close()
+            target.settle(url)
 
     def _wait(self, failures: int, asked: float | None, path: str) -> None:
         limits = self._limits
@@ -142,7 +147,11 @@ class Downloader:
 
 
 class _Part:
-    """A file that grows by verified pieces, and the unverified beginning of the next one in memory."""
+    """A file that grows by verified pieces, and the unverified beginning of the next ones in memory.
+
+    Pieces of a large content are hashed and written in a second thread while the next ones arrive. At most
+    `_MOST_WAITING` wait there, and nothing counts as verified before that thread has written it.
+    """
 
     def __init__(self, path: Path, content: Content) -> None:
         self._path = path
@@ -150,6 +159,8 @@ class _Part:
         self._pending = bytearray()
         self.verified = 0
         self._unflushed = 0
+        self._second = ThreadPoolExecutor(1) if content.size >= _LARGE_BYTES else None
+        self._waiting: deque[tuple[Future[bool], int]] = deque()
 
     def __enter__(self) -> "_Part":
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -164,6 +175,8 @@ class _Part:
 
     def __exit__(self, *ended: object) -> None:
         try:
+            if self._second is not None:
+                self._second.shutdown()
             os.fsync(self._handle)
         finally:
             os.close(self._handle)
@@ -171,7 +184,7 @@ class _Part:
     @property
     def offset(self) -> int:
         """The place of the next byte to fetch."""
-        return self.verified + len(self._pending)
+        return self._begun + len(self._pending)
 
     @property
     def is_complete(self) -> bool:
@@ -180,44 +193,69 @@ class _Part:
     def feed(self, chunk: bytes, source: str) -> None:
         """Take bytes that follow; raise TransferError where a piece turns out wrong."""
         self._pending += chunk
-        while self._pending and len(self._pending) >= (length := self._next_length()):
-            with memoryview(self._pending) as view, view[:length] as piece:
-                is_right = self._is_right(piece)
-                if is_right:
-                    self._write(piece)
-            if not is_right:
-                self._pending.clear()
-                raise TransferError(f"{source}: piece {self._number} is not the one that was signed")
+        while self._pending and len(self._pending) >= (length := self._length_at(self._begun)):
+            place = self._begun
+            if self._second is None:
+                with memoryview(self._pending) as view, view[:length] as piece:
+                    is_right = self._keep(piece, place)
+                self._count(is_right, length, source)
+            else:
+                self._waiting.append((self._second.submit(self._keep, bytes(self._pending[:length]), place), length))
             del self._pending[:length]
+            if len(self._waiting) > _MOST_WAITING:
+                self._first_done(source)
+
+    def settle(self, source: str) -> None:
+        """Wait for what is being written; raise TransferError where a piece turns out wrong."""
+        while self._waiting:
+            self._first_done(source)
+
+    @property
+    def _begun(self) -> int:
+        return self.verified + sum(length for _, length in self._waiting)
+
+    def _first_done(self, source: str) -> None:
+        future, length = self._waiting.popleft()
+        self._count(future.result(), length, source)
+
+    def _count(self, is_right: bool, length: int, source: str) -> None:
+        if is_right:
             self.verified += length
-
-    def _recover(self) -> None:
-        """Keep the verified pieces of an earlier run, cut off the rest."""
-        while not self.is_complete:
-            piece = os.pread(self._handle, self._next_length(), self.verified)
-            if len(piece) < self._next_length() or not self._is_right(piece):
-                break
-            self.verified += len(piece)
+            return
+        while self._waiting:  # what follows a wrong piece is fetched again
+            self._waiting.popleft()[0].result()
         os.ftruncate(self._handle, self.verified)
+        self._pending.clear()
+        number = self.verified // self.content.piece_size
+        raise TransferError(f"{source}: piece {number} is not the one that was signed")
 
-    def _write(self, piece: memoryview) -> None:
+    def _keep(self, piece: bytes | memoryview, place: int) -> bool:
+        """Write a piece where it is the one that was signed; tells whether it is."""
+        if not self._is_right(piece, place):
+            return False
         done = 0
         while done < len(piece):
-            done += os.pwrite(self._handle, piece[done:], self.verified + done)
+            done += os.pwrite(self._handle, piece[done:], place + done)
         self._unflushed += len(piece)
         if self._unflushed >= _FLUSH_BYTES:  # keeps what a power cut costs small, and the last flush short
             os.fdatasync(self._handle)
             self._unflushed = 0
+        return True
 
-    @property
-    def _number(self) -> int:
-        return self.verified // self.content.piece_size
+    def _recover(self) -> None:
+        """Keep the verified pieces of an earlier run, cut off the rest."""
+        while not self.is_complete:
+            piece = os.pread(self._handle, self._length_at(self.verified), self.verified)
+            if len(piece) < self._length_at(self.verified) or not self._is_right(piece, self.verified):
+                break
+            self.verified += len(piece)
+        os.ftruncate(self._handle, self.verified)
 
-    def _next_length(self) -> int:
-        return min(self.content.piece_size, self.content.size - self.verified)
+    def _length_at(self, place: int) -> int:
+        return min(self.content.piece_size, self.content.size - place)
 
-    def _is_right(self, piece: bytes | memoryview) -> bool:
-        return hashlib.sha256(piece).hexdigest() == self.content.pieces[self._number]
+    def _is_right(self, piece: bytes | memoryview, place: int) -> bool:
+        return hashlib.sha256(piece).hexdigest() == self.content.pieces[place // self.content.piece_size]
 
 
 class _Absent(TransferError):
