@@ -5,7 +5,6 @@ signed release, and is measured twice: the transfer, and a whole visit of `doors
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -69,14 +68,14 @@ def _curl(url: str, file: Path) -> float:
     return time.perf_counter() - began
 
 
-def _ask(folder: Path, address: str, turn: int) -> dict[str, float]:
+def _ask(folder: Path, address: str, turn: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "device_tests.bench.pulling", str(folder), address, f"device-{turn}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
-def _visit(folder: Path, address: str, device: str) -> dict[str, float]:
+def _visit(folder: Path, address: str, device: str) -> dict[str, Any]:
     """One visit in this process; golden examples are left out, since the model is noise."""
     settings = World(folder).settings(device, depots=(address,))
     counted = _Counted(AnyTransport(settings.network))

@@ -44,4 +44,4 @@ def test_both_distributions_have_one_version() -> None:
     version = device["version"]
     assert workshop["version"] == version
     assert device["optional-dependencies"]["convert"] == [f"doorstep-converters=={version}"]
-    assert [name for name in workshop["dependencies"] if name.startswith("doorstep[")][0].endswith(f"=={version}")
+    assert next(name for name in workshop["dependencies"] if name.startswith("doorstep[")).endswith(f"=={version}")
