@@ -14,6 +14,7 @@ COST_ARGS ?=
 EXAMPLES ?=
 CONVERT_ARGS ?=
 BUDGET ?=
+SECONDS ?= 60
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -30,7 +31,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs examples schema clean
+.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs fuzz examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -93,6 +94,10 @@ fleet-sweep: $(INSTALLED) ## every power cut and kill point of an update, 20 see
 
 fleet-bugs: $(INSTALLED) ## the bugs put into the fleet on purpose, and what notices them
 	$(BIN)/python -m device_tests.fleet.mutations
+
+fuzz: $(INSTALLED) ## atheris on every decoder of what comes over the network, SECONDS=60 each
+	$(BIN)/python -m pip install --quiet 'atheris>=3,<4'
+	for reader in manifest release channel delta; do $(BIN)/python -m device_tests.fleet.decoders $$reader -max_total_time=$(SECONDS) || exit 1; done
 
 examples: $(INSTALLED) ## run every example
 	$(BIN)/python -m pytest examples
