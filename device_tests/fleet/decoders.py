@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device_tests.fleet.sweep import fast_folder
 from device_tests.fleet.world import model, write_bundle
 from doorstep import manifest
 from doorstep.errors import DoorstepError
@@ -38,7 +39,7 @@ def _same(decode: Callable[[bytes], Any], encode: Callable[[Any], bytes]) -> Cal
 def read_delta(data: bytes) -> bool:
     """Apply a delta; what is accepted is the target and nothing else."""
     content = Content(hashlib.sha256(_TARGET).hexdigest(), len(_TARGET), 4096, (hashlib.sha256(_TARGET).hexdigest(),))
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
         base, delta, out = (Path(folder) / name for name in ("base", "delta", "out"))
         base.write_bytes(_BASE)
         delta.write_bytes(data)

@@ -34,9 +34,7 @@ def test_noise_is_refused(name: str, data: bytes) -> None:
 @everyone
 @QUICK
 @given(places=st.lists(st.integers(0, 1 << 20), min_size=1, max_size=4), value=st.integers(1, 255), cut=st.booleans())
-def test_changed_bytes_are_refused_or_read_as_they_stand(
-    name: str, places: list[int], value: int, cut: bool
-) -> None:
+def test_changed_bytes_are_refused_or_read_as_they_stand(name: str, places: list[int], value: int, cut: bool) -> None:
     data = bytearray(SAMPLES[name])
     for place in places:
         data[place % len(data)] ^= value
