@@ -31,7 +31,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs fuzz examples schema clean
+.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs fuzz image examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,7 @@ check: $(INSTALLED) cost ## lint, types, architecture, cost in instructions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint examples/serve/Dockerfile
 	$(BIN)/python -m doorstep.manifest_schema --check sdk/docs/bundle.schema.json
 
 cost: $(INSTALLED) ## count the instructions of doorstep's own start and answer, against the baseline
@@ -94,6 +95,9 @@ fleet-sweep: $(INSTALLED) ## every power cut and kill point of an update, 20 see
 
 fleet-bugs: $(INSTALLED) ## the bugs put into the fleet on purpose, and what notices them
 	$(BIN)/python -m device_tests.fleet.mutations
+
+image: ## the server's container image
+	$(or $(shell command -v docker || command -v podman || command -v buildah),$(error the image needs docker, podman or buildah)) build -f examples/serve/Dockerfile -t doorstep-serve .
 
 fuzz: $(INSTALLED) ## atheris on every decoder of what comes over the network, SECONDS=60 each
 	$(BIN)/python -m pip install --quiet 'atheris>=3,<4'

