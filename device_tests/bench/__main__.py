@@ -27,6 +27,8 @@ from doorstep.measure import Plan, measure
 
 ROOT = Path(__file__).parents[2]
 TEXT = "hi there, is the oat milk back in stock, and which aisle would I find it in please"
+SECTIONS = ("overhead", "int8", "peers", "data", "students", "tasks", "serve", "pull", "retrain")
+WITHOUT_BUNDLE = {"students", "tasks", "pull", "retrain"}
 _INT8 = {"onnx": "onnx-int8", "openvino": "openvino-int8-static", "tflite": "tflite-int8"}
 
 
@@ -37,9 +39,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the one that the example's convert trained")
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument(
-        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve", "pull", "retrain"], action="append"
-    )
+    parser.add_argument("--only", choices=SECTIONS, action="append")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
     )
@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    if not set(arguments.only or ["overhead"]) <= {"students", "tasks", "pull", "retrain"} and not arguments.bundle.is_dir():
+    if not set(arguments.only or SECTIONS) <= WITHOUT_BUNDLE and not arguments.bundle.is_dir():
         sys.stderr.write(f"{arguments.bundle}: not there; make it first: make convert TARGET=x86-64\n")
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
