@@ -31,7 +31,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-swaps fleet-bugs fuzz image examples schema clean
+.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs fuzz image examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -92,9 +92,6 @@ bench: $(INSTALLED) ## this project beside bare scripts and its peers
 
 fleet-sweep: $(INSTALLED) ## every power cut and kill point of an update, 20 seeds each; minutes
 	$(BIN)/python -m device_tests.fleet.sweep --seeds 20
-
-fleet-swaps: $(INSTALLED) ## 200 hot swaps in each mode under load from eight threads
-	DOORSTEP_SWAPS=200 $(BIN)/python -m pytest sdk/tests/test_follow.py -k swaps_under_load
 
 fleet-bugs: $(INSTALLED) ## the bugs put into the fleet on purpose, and what notices them
 	$(BIN)/python -m device_tests.fleet.mutations

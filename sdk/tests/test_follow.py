@@ -1,7 +1,6 @@
 """Following a store: real bundles, a real depot, a real self-test; hot swaps under load, trials, shadows."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -35,7 +34,7 @@ from doorstep.results import Classification
 TEXTS = ("arrived in two days, love it", "质量太差了，要求退款")
 LABELS = {"1": ("negative", "neutral", "positive"), "2": ("bad", "fair", "good"), "3": ("差", "中", "好")}
 PRODUCT = "reviews"
-SWAPS = int(os.environ.get("DOORSTEP_SWAPS", "20"))  # `make fleet-swaps` does 200
+SWAPS = 200
 NEVER_POLLS = FollowOptions(poll_s=3600.0)
 
 
