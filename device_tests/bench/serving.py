@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -11,15 +12,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from device_tests.bench.environments import CACHE, ROOT, SkippedError, call
 from doorstep.cli.output import table
 from doorstep.golden import item_of, load_golden
 from doorstep.predictor import Predictor
 
 _APP = Path(__file__).parent / "pipeline_app.py"
+_WSGI = Path(__file__).parent / "wsgi_app.py"
+_SLOW = 64  # connections that have sent half a request
 _SCRIPT = """
 local n = 0
 local bodies = {%s}
@@ -75,6 +79,7 @@ def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 
         ["process start to ready ms", ours.start_ms, None, ""],
     ]
     print(table(("", "served", "Predictor", "compared"), rows))
+    found["gunicorn"] = _beside_gunicorn(bundle, path, texts, seconds, clients)
     if checkpoint:
         found["pipeline"] = _beside_pipeline(checkpoint, texts, seconds, clients, load, rss)
     print()
@@ -98,22 +103,86 @@ def _beside_pipeline(
     return {**theirs._asdict(), "rss_mib": their_rss}
 
 
+def _beside_gunicorn(bundle: Path, path: str, texts: list[str], seconds: int, clients: int) -> dict[str, Any]:
+    """The same application in both WSGI servers, as many threads each: under load, and with slow clients beside it."""
+    try:
+        folder = CACHE / "gunicorn"
+        call(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--upgrade",
+                "--target",
+                str(folder),
+                "gunicorn==26.0.0",
+            ]
+        )
+    except SkippedError as error:
+        print(f"gunicorn: left out; {error}")
+        return {}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "DOORSTEP_BUNDLE": str(bundle)}
+    port = _free_port()
+    commands = {
+        "waitress": [sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"],
+        "gunicorn": [sys.executable, "-m", "gunicorn", "-w", "1", "-k", "gthread", "--threads", "72", "--bind",
+                     f"127.0.0.1:{port}", "--chdir", str(_WSGI.parent), "wsgi_app:app"],
+    }  # fmt: skip
+    rows: list[list[object]] = []
+    found: dict[str, Any] = {}
+    for name, command in commands.items():
+        with _server(command, port if name == "gunicorn" else 0, environ) as running:
+            _wrk(running, path, texts, 2, clients)
+            load = _wrk(running, path, texts, seconds, clients)
+            with _slow_clients(running.port):
+                beside = _wrk(running, path, texts, seconds, 8)
+            rss = running.rss_mib() + sum(_children_rss_mib(running.process.pid))
+        rows.append([name, load.per_second, load.p50_ms, load.p99_ms, load.lost, beside.per_second, beside.p99_ms,
+                     beside.lost, rss])  # fmt: skip
+        found[name] = {"load": load._asdict(), "beside_slow_clients": beside._asdict(), "rss_mib": rss}
+    print(f"one application, two servers: {clients} clients; then 8 clients beside {_SLOW} that send half a request")
+    print(table(("", "requests/s", "p50 ms", "p99 ms", "lost", "beside slow /s", "p99 ms", "lost", "RSS MiB"), rows))
+    return found
+
+
+@contextmanager
+def _slow_clients(port: int) -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(_SLOW):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            one.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        time.sleep(0.5)
+        yield
+
+
+def _children_rss_mib(pid: int) -> list[float]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return [_rss_mib(int(child)) for child in children]
+
+
+def _rss_mib(pid: int) -> float:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS"))
+
+
 class _Running(NamedTuple):
     port: int
     process: subprocess.Popen[str]
     start_ms: float
 
     def rss_mib(self) -> float:
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS"))
+        return _rss_mib(self.process.pid)
 
 
 @contextmanager
-def _server(command: list[str], port: int = 0) -> Iterator[_Running]:
+def _server(command: list[str], port: int = 0, environ: dict[str, str] | None = None) -> Iterator[_Running]:
     port = port or _free_port()
     command = [*command, "--port", str(port)] if "serve" in command else command
     start = time.monotonic()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True,
+                               env=environ)  # fmt: skip
     try:
         while True:
             try:
