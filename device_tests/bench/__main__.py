@@ -45,6 +45,7 @@ def main() -> int:
     )
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--teachers", type=Path, default=ROOT / ".cache/bench/teachers", help="a checkpoint a set")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME", help="students: only these data sets")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -71,7 +72,8 @@ def main() -> int:
         report["data"] = real_data(arguments.data, ROOT)
     if "students" in wanted:
         sets = [ROOT / "examples/shopper_intents/intents.csv", *(arguments.data / name for name in SETS)]
-        present = [path for path in sets if path.exists()]
+        wanted_sets = [path for path in sets if not arguments.set or path.name in arguments.set]
+        present = [path for path in wanted_sets if path.exists()]
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT)

