@@ -1,0 +1,218 @@
+"""The items a model ranks: vectors near to what a history asks for, and what was counted after it, in one score."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from doorstep.errors import FormatError, InputError
+from doorstep.recommend.content import Content
+from doorstep.recommend.transitions import PARTS, Followers, Transitions
+from doorstep.search.growing import Growing, shown
+from doorstep.search.products import Products, mapped, table, write_products
+from doorstep.search.vectors import ExactVectors, GraphVectors, Vectors, build_graph, top, unit
+from doorstep.tensors import Array
+
+EXACT_NUMBERS = 8_000_000
+"""Items × dimensions up to which every item is compared; beyond, a graph is walked."""
+
+_POOL = 500  # neighbours that a graph gives at least
+_VECTORS, _GRAPH, _CONTENT = "vectors.npy", "vectors.usearch", "content.npy"
+
+
+class Blend(NamedTuple):
+    """How counts join the model's cosine: `cosine + counted · ln(1 + sharpness · share)`.
+
+    Attributes:
+        counted: what the counts weigh; 0 leaves them out.
+        sharpness: how soon a share of the transitions is as good as a larger one.
+        decay: what an item of the history counts beside the one after it (0 to 1).
+    """
+
+    counted: float = 0.07
+    sharpness: float = 100.0
+    decay: float = 0.4
+
+
+class Ranked(NamedTuple):
+    """An item's row and its score."""
+
+    row: dict[str, Any]
+    score: float
+
+
+class Items(Growing):
+    """Items that can be ranked, added and removed. Numbers of added items begin behind the bundle's own."""
+
+    def __init__(
+        self, products: Products, vectors: Vectors, table_: Array, transitions: Transitions, content: Content | None
+    ) -> None:
+        super().__init__(products)
+        self._near = vectors
+        self._is_walked = isinstance(vectors, GraphVectors)
+        self._table = table_  # [items, dimensions]: what the model reads of an item
+        self._transitions = transitions
+        self.content = content
+        self._view = _View({}, None, ExactVectors(np.zeros((0, table_.shape[1]), np.float32)), None)
+
+    @classmethod
+    def open(cls, file: Callable[[str], Path], names: Collection[str], fields: Sequence[str]) -> "Items":
+        """Map what `write_items` wrote; `file` gives the verified place of a file, `names` are those there are."""
+        products = Products.open(file)
+        vectors = mapped(file(_VECTORS))
+        if vectors.ndim != 2 or len(vectors) != len(products):
+            raise FormatError(f"{_VECTORS}: expected a vector for each of {len(products)} items")
+        near: Vectors = GraphVectors.open(file(_GRAPH)) if _GRAPH in names else ExactVectors(vectors)
+        if len(near) != len(products):
+            raise FormatError(f"{_GRAPH}: expected {len(products)} items, got {len(near)}")
+        parts = {part: mapped(file(f"after-{part}.npy")) for part in PARTS}
+        content = Content(mapped(file(_CONTENT)), fields) if _CONTENT in names else None
+        return cls(products, near, vectors, Transitions(**parts).check(len(products)), content)
+
+    def number_of(self, id_: str) -> int | None:
+        """Return an item's number, also of one that was taken out; None for an id nobody knows."""
+        added = self._view.numbers.get(id_)
+        return self._products.number_of(id_) if added is None else added
+
+    def vector(self, number: int) -> Array:
+        """Return an item's vector, [dimensions] float32."""
+        base = len(self._products)
+        vector: Array = self._table[number] if number < base else self._view.near.array[number - base]
+        return vector
+
+    def describe(self, row: Mapping[str, Any]) -> Array:
+        """Return the vector of an item by its fields: [dimensions] float32.
+
+        Raises:
+            InputError: the bundle knows nothing of its items but ids, or the row has none of the fields.
+        """
+        if self.content is None:
+            raise InputError(
+                f"product {row.get('id')!r:.60}: this bundle knows items by their ids alone, without fields"
+            )
+        vector: Array = self.content.vectors([row])[0]
+        return vector
+
+    def add_described(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add items that nobody has taken yet, by their fields, or replace those with the same ids.
+
+        Raises:
+            InputError: as `describe` and `add`.
+        """
+        self.add(rows, np.array([self.describe(row) for row in rows], np.float32))
+
+    def rank(
+        self,
+        interest: Array,
+        history: Sequence[int],
+        seen: Sequence[int],
+        count: int,
+        filters: Mapping[str, Any],
+        blend: Blend,
+    ) -> list[Ranked]:
+        """Return the best `count` items.
+
+        Args:
+            interest: [dimensions] float32, what the model makes of the history; a unit vector.
+            history: numbers of items whose followers count, newest first; -1 for one that is in no catalogue.
+            seen: numbers of items that are left out.
+
+        Raises:
+            InputError: a filter does not fit the catalogue.
+        """
+        view = self._view
+        known = {*self._products.columns, *(view.products.columns if view.products else ())}
+        mask = shown(self._products.mask(filters, known), view.hidden)
+        followers = self._transitions.after(history if blend.counted else (), blend.decay)
+        numbers, scores = self._candidates(interest, followers, seen, count, mask, blend)
+        best = top(scores, count)
+        found = [(int(numbers[place]), float(scores[place])) for place in best.tolist()]
+        if view.products is not None:
+            base = len(self._products)
+            found += _added_ones(view, base, interest, seen, count, view.products.mask(filters, known))
+            found = sorted(found, key=lambda pair: -pair[1])[:count]
+        return [Ranked(self._row(view, number), score) for number, score in found]
+
+    def score(self, interest: Array, history: Sequence[int], number: int, blend: Blend) -> float:
+        """Return the score that one item has for a history."""
+        followers = self._transitions.after(history, blend.decay)
+        share = float(followers.shares[followers.numbers == number].sum())
+        if number < len(self._products):
+            cosine = float(self._near.scores(interest, np.array([number]))[0])
+        else:
+            cosine = float(self.vector(number) @ interest)
+        return cosine + blend.counted * float(np.log1p(blend.sharpness * share))
+
+    def _candidates(
+        self, interest: Array, followers: Followers, seen: Sequence[int], count: int, mask: Array | None, blend: Blend
+    ) -> tuple[Array, Array]:
+        """Return numbers and scores of all that was counted after the history and of the nearest, without those seen.
+
+        A bonus is never negative. So the best of the sum are among the counted ones and the nearest.
+        """
+        numbers, bonus = followers.numbers, blend.counted * np.log1p(blend.sharpness * followers.shares)
+        if mask is not None:
+            numbers, bonus = numbers[mask[numbers]], bonus[mask[numbers]]
+        wanted = count + len(seen)
+        near = self._near.nearest(interest, max(_POOL, wanted) if self._is_walked else wanted, mask)
+        scores = np.concatenate([self._near.scores(interest, numbers) + bonus, near.scores])
+        every = np.concatenate([numbers, near.numbers])
+        _, first = np.unique(every, return_index=True)  # a counted item stands first, with its bonus
+        kept = first[~np.isin(every[first], seen)]
+        return every[kept], scores[kept]
+
+    def _row(self, view: "_View", number: int) -> dict[str, Any]:
+        base = len(self._products)
+        if number < base or view.products is None:
+            return self._products.row(number)
+        return view.products.row(number - base)
+
+    def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
+        base = len(self._products)
+        numbers = {str(row["id"]): base + place for place, row in enumerate(rows)}
+        dimensions = self._table.shape[1]
+        if rows and vectors.shape[1:] != (dimensions,):
+            raise InputError(f"products: expected vectors of {dimensions} numbers, got {list(vectors.shape[1:])}")
+        near = ExactVectors(vectors.reshape(-1, dimensions))
+        self._view = _View(numbers, table(rows).products() if rows else None, near, hidden)
+
+
+def _added_ones(
+    view: "_View", base: int, interest: Array, seen: Sequence[int], count: int, mask: Array | None
+) -> list[tuple[int, float]]:
+    """Return (number, score) of the best items that were added."""
+    near = view.near.nearest(interest, count + len(seen), mask)
+    pairs = zip((near.numbers + base).tolist(), near.scores.tolist(), strict=True)
+    return [pair for pair in pairs if pair[0] not in seen]
+
+
+class _View(NamedTuple):
+    """What one ranking sees beyond the bundle's own items: those added, and which of the bundle's are hidden."""
+
+    numbers: dict[str, int]
+    products: Products | None
+    near: ExactVectors
+    hidden: Array | None
+
+
+def write_items(
+    rows: Sequence[Mapping[str, Any]], vectors: Array, transitions: Transitions, folder: Path,
+    projection: Array | None = None, exact: int = EXACT_NUMBERS,
+) -> None:  # fmt: skip
+    """Write the files that `Items.open` maps; for the workshop.
+
+    Args:
+        vectors: [rows, dimensions] float32; they are scaled to length 1.
+        projection: of `fit_content`; None where items have no fields.
+        exact: items × dimensions up to which no graph is built.
+    """
+    write_products(rows, folder)
+    scaled = unit(vectors).astype(np.float32)
+    np.save(folder / _VECTORS, scaled)
+    if scaled.size > exact:
+        build_graph(scaled, folder / _GRAPH)
+    for part in PARTS:
+        np.save(folder / f"after-{part}.npy", getattr(transitions, part))
+    if projection is not None:
+        np.save(folder / _CONTENT, projection.astype(np.float16))
