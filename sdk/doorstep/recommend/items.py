@@ -54,7 +54,7 @@ class Items(Growing):
         self._table = table_  # [items, dimensions]: what the model reads of an item
         self._transitions = transitions
         self.content = content
-        self._view = _View({}, None, ExactVectors(np.zeros((0, table_.shape[1]), np.float32)), None)
+        self._view = _View({}, np.zeros(0, np.int64), None, np.zeros((0, table_.shape[1]), np.float32), None)
 
     @classmethod
     def open(cls, file: Callable[[str], Path], names: Collection[str], fields: Sequence[str]) -> "Items":
@@ -71,14 +71,17 @@ class Items(Growing):
         return cls(products, near, vectors, Transitions(**parts).check(len(products)), content)
 
     def number_of(self, id_: str) -> int | None:
-        """Return an item's number, also of one that was taken out; None for an id nobody knows."""
-        added = self._view.numbers.get(id_)
-        return self._products.number_of(id_) if added is None else added
+        """Return an item's number, also of one that was taken out; None for an id nobody knows.
+
+        An item of the bundle keeps its number when its row is replaced, and with it what was learnt of it.
+        """
+        number = self._products.number_of(id_)
+        return self._view.places.get(id_) if number is None else number
 
     def vector(self, number: int) -> Array:
         """Return an item's vector, [dimensions] float32."""
-        base = len(self._products)
-        vector: Array = self._table[number] if number < base else self._view.near.array[number - base]
+        base, view = len(self._products), self._view
+        vector: Array = self._table[number] if number < base else view.vectors[number - base]
         return vector
 
     def describe(self, row: Mapping[str, Any]) -> Array:
@@ -95,12 +98,12 @@ class Items(Growing):
         return vector
 
     def add_described(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add items that nobody has taken yet, by their fields, or replace those with the same ids.
+        """Add items that nobody has taken yet, by their fields, or replace the rows of those with the same ids.
 
         Raises:
             InputError: as `describe` and `add`.
         """
-        self.add(rows, np.array([self.describe(row) for row in rows], np.float32))
+        self.add(rows, np.array([self._vector_for(row) for row in rows], np.float32))
 
     def rank(
         self,
@@ -127,22 +130,24 @@ class Items(Growing):
         followers = self._transitions.after(history if blend.counted else (), blend.decay)
         numbers, scores = self._candidates(interest, followers, seen, count, mask, blend)
         best = top(scores, count)
-        found = [(int(numbers[place]), float(scores[place])) for place in best.tolist()]
+        found = [Ranked(self._products.row(int(numbers[n])), float(scores[n])) for n in best.tolist()]
         if view.products is not None:
-            base = len(self._products)
-            found += _added_ones(view, base, interest, seen, count, view.products.mask(filters, known))
-            found = sorted(found, key=lambda pair: -pair[1])[:count]
-        return [Ranked(self._row(view, number), score) for number, score in found]
+            mask = view.products.mask(filters, known)
+            sums = view.vectors @ interest + _bonus(followers, blend, view.numbers)  # [added]
+            sums[np.isin(view.numbers, seen) if mask is None else ~mask | np.isin(view.numbers, seen)] = -np.inf
+            places = [place for place in top(sums, count).tolist() if np.isfinite(sums[place])]
+            found += [Ranked(view.products.row(place), float(sums[place])) for place in places]
+            found = sorted(found, key=lambda item: -item.score)[:count]
+        return found
 
     def score(self, interest: Array, history: Sequence[int], number: int, blend: Blend) -> float:
         """Return the score that one item has for a history."""
         followers = self._transitions.after(history, blend.decay)
-        share = float(followers.shares[followers.numbers == number].sum())
         if number < len(self._products):
             cosine = float(self._near.scores(interest, np.array([number]))[0])
         else:
             cosine = float(self.vector(number) @ interest)
-        return cosine + blend.counted * float(np.log1p(blend.sharpness * share))
+        return cosine + float(_bonus(followers, blend, np.array([number]))[0])
 
     def _candidates(
         self, interest: Array, followers: Followers, seen: Sequence[int], count: int, mask: Array | None, blend: Blend
@@ -151,48 +156,54 @@ class Items(Growing):
 
         A bonus is never negative. So the best of the sum are among the counted ones and the nearest.
         """
-        numbers, bonus = followers.numbers, blend.counted * np.log1p(blend.sharpness * followers.shares)
-        if mask is not None:
-            numbers, bonus = numbers[mask[numbers]], bonus[mask[numbers]]
+        numbers = followers.numbers if mask is None else followers.numbers[mask[followers.numbers]]
         wanted = count + len(seen)
         near = self._near.nearest(interest, max(_POOL, wanted) if self._is_walked else wanted, mask)
-        scores = np.concatenate([self._near.scores(interest, numbers) + bonus, near.scores])
+        scores = np.concatenate([self._near.scores(interest, numbers) + _bonus(followers, blend, numbers), near.scores])
         every = np.concatenate([numbers, near.numbers])
         _, first = np.unique(every, return_index=True)  # a counted item stands first, with its bonus
         kept = first[~np.isin(every[first], seen)]
         return every[kept], scores[kept]
 
-    def _row(self, view: "_View", number: int) -> dict[str, Any]:
-        base = len(self._products)
-        if number < base or view.products is None:
-            return self._products.row(number)
-        return view.products.row(number - base)
+    def _vector_for(self, row: Mapping[str, Any]) -> Array:
+        number = self._products.number_of(str(row.get("id")))
+        return self.describe(row) if number is None else self.vector(number)
 
     def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
-        base = len(self._products)
-        numbers = {str(row["id"]): base + place for place, row in enumerate(rows)}
-        dimensions = self._table.shape[1]
+        base, dimensions = len(self._products), self._table.shape[1]
         if rows and vectors.shape[1:] != (dimensions,):
             raise InputError(f"products: expected vectors of {dimensions} numbers, got {list(vectors.shape[1:])}")
-        near = ExactVectors(vectors.reshape(-1, dimensions))
-        self._view = _View(numbers, table(rows).products() if rows else None, near, hidden)
+        ids = [str(row["id"]) for row in rows]
+        own = [self._products.number_of(id_) for id_ in ids]
+        numbers = [base + place if number is None else number for place, number in enumerate(own)]
+        products = table(rows).products() if rows else None
+        places = dict(zip(ids, numbers, strict=True))
+        self._view = _View(places, np.array(numbers, np.int64), products, vectors.reshape(-1, dimensions), hidden)
 
 
-def _added_ones(
-    view: "_View", base: int, interest: Array, seen: Sequence[int], count: int, mask: Array | None
-) -> list[tuple[int, float]]:
-    """Return (number, score) of the best items that were added."""
-    near = view.near.nearest(interest, count + len(seen), mask)
-    pairs = zip((near.numbers + base).tolist(), near.scores.tolist(), strict=True)
-    return [pair for pair in pairs if pair[0] not in seen]
+def _bonus(followers: Followers, blend: Blend, numbers: Array) -> Array:
+    """Return what counts add to the scores of items: [numbers] float32."""
+    if not len(followers.numbers):
+        return np.zeros(len(numbers), np.float32)
+    places = np.minimum(np.searchsorted(followers.numbers, numbers), len(followers.numbers) - 1)
+    shares = np.where(followers.numbers[places] == numbers, followers.shares[places], 0.0)
+    found: Array = (blend.counted * np.log1p(blend.sharpness * shares)).astype(np.float32)
+    return found
 
 
 class _View(NamedTuple):
-    """What one ranking sees beyond the bundle's own items: those added, and which of the bundle's are hidden."""
+    """What one ranking sees beyond the bundle's own items.
 
-    numbers: dict[str, int]
+    Attributes:
+        places: id of an added item to its number.
+        numbers, vectors: of the added items, [added] int64 and [added, dimensions] float32.
+        hidden: [items] bool, items of the bundle that are not shown; None where all are.
+    """
+
+    places: dict[str, int]
+    numbers: Array
     products: Products | None
-    near: ExactVectors
+    vectors: Array
     hidden: Array | None
 
 

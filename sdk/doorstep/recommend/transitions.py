@@ -49,7 +49,7 @@ class Transitions(NamedTuple):
         return self
 
     def after(self, history: Sequence[int], decay: float) -> Followers:
-        """Return what followed the items of a history, newest first; -1 stands for one without a row.
+        """Return what followed the items of a history, newest first; numbers without a row say nothing.
 
         Args:
             decay: what an item counts beside the one after it (0 to 1).
@@ -57,7 +57,7 @@ class Transitions(NamedTuple):
         rows = [
             (slice(int(self.starts[number]), int(self.starts[number + 1])), decay**age)
             for age, number in enumerate(history)
-            if number >= 0
+            if 0 <= number < len(self.starts) - 1
         ]
         if not rows:
             return Followers(np.zeros(0, np.int64), np.zeros(0, np.float32))
@@ -81,24 +81,34 @@ class Counting(NamedTuple):
     smoothing: float = 1.0
 
 
-def count_transitions(sequences: Sequence[Sequence[int]], items: int, counting: Counting) -> Transitions:
-    """Count what follows what in sequences of item numbers; for the workshop."""
-    sources, targets, weights = [], [], []
+class Pairs(NamedTuple):
+    """Items that stand near each other: numbers of the earlier and the later one, and 1 / distance."""
+
+    sources: Array
+    targets: Array
+    weights: Array
+
+
+def pairs_of(sequences: Sequence[Sequence[int]], window: int) -> Pairs:
+    """Return every pair of items at most `window` apart; for the workshop."""
     flat = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences] or [np.zeros(0, np.int64)])
     owner = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
-    for distance in range(1, counting.window + 1):
+    found = []
+    for distance in range(1, window + 1):
         together = owner[:-distance] == owner[distance:]
         before, behind = flat[:-distance][together], flat[distance:][together]
-        sources.append(before)
-        targets.append(behind)
-        weights.append(np.full(len(before), 1 / distance))
-        if counting.backward:
-            sources.append(behind)
-            targets.append(before)
-            weights.append(np.full(len(before), counting.backward / distance))
-    keys = np.concatenate(sources) * items + np.concatenate(targets)
-    pairs, places = np.unique(keys, return_inverse=True)
-    return _rows(pairs, np.bincount(places, np.concatenate(weights), len(pairs)), items, counting.smoothing)
+        found.append(Pairs(before, behind, np.full(len(before), 1 / distance)))
+    return Pairs(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def count_transitions(sequences: Sequence[Sequence[int]], items: int, counting: Counting) -> Transitions:
+    """Count what follows what in sequences of item numbers; for the workshop."""
+    pairs = pairs_of(sequences, counting.window)
+    keys = np.concatenate([pairs.sources * items + pairs.targets, pairs.targets * items + pairs.sources])
+    weights = np.concatenate([pairs.weights, counting.backward * pairs.weights])
+    distinct, places = np.unique(keys[weights > 0], return_inverse=True)
+    counted = np.bincount(places, weights[weights > 0], len(distinct))
+    return _rows(distinct, counted, items, counting.smoothing)
 
 
 def _rows(pairs: Array, weights: Array, items: int, smoothing: float) -> Transitions:
