@@ -143,11 +143,7 @@ class Items(Growing):
     def score(self, interest: Array, history: Sequence[int], number: int, blend: Blend) -> float:
         """Return the score that one item has for a history."""
         followers = self._transitions.after(history, blend.decay)
-        if number < len(self._products):
-            cosine = float(self._near.scores(interest, np.array([number]))[0])
-        else:
-            cosine = float(self.vector(number) @ interest)
-        return cosine + float(_bonus(followers, blend, np.array([number]))[0])
+        return float(self.vector(number) @ interest) + float(_bonus(followers, blend, np.array([number]))[0])
 
     def _candidates(
         self, interest: Array, followers: Followers, seen: Sequence[int], count: int, mask: Array | None, blend: Blend
@@ -159,11 +155,11 @@ class Items(Growing):
         numbers = followers.numbers if mask is None else followers.numbers[mask[followers.numbers]]
         wanted = count + len(seen)
         near = self._near.nearest(interest, max(_POOL, wanted) if self._is_walked else wanted, mask)
-        scores = np.concatenate([self._near.scores(interest, numbers) + _bonus(followers, blend, numbers), near.scores])
-        every = np.concatenate([numbers, near.numbers])
-        _, first = np.unique(every, return_index=True)  # a counted item stands first, with its bonus
-        kept = first[~np.isin(every[first], seen)]
-        return every[kept], scores[kept]
+        every = np.union1d(numbers, near.numbers)
+        every = every[~np.isin(every, seen)]
+        return every, self._table[every] @ interest + _bonus(
+            followers, blend, every
+        )  # exact also where a graph was walked
 
     def _vector_for(self, row: Mapping[str, Any]) -> Array:
         number = self._products.number_of(str(row.get("id")))
