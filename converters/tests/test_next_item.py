@@ -215,7 +215,12 @@ def test_the_blend_leaves_useless_counts_out_and_takes_good_ones() -> None:
     wrong = count_transitions([[n, (n + 7) % 20] for n in range(20)], 20, Counting())
     assert best_blend(cases_of(knows, table, held_out), wrong, 10).counted < 0.3
     assert best_blend(cases_of(guesses, table, held_out), right, 10).counted > 0
-    assert Followers(np.zeros(0), np.zeros(0)).numbers.size == 0
+
+
+def test_a_model_that_says_nothing_has_no_place_by_chance() -> None:
+    table, nothing = np.eye(40, dtype=np.float32), np.zeros((1, 40), np.float32)
+    case = cases_of(nothing, table, [([3], 7)])
+    assert figures(case, [Followers(np.zeros(0, np.int64), np.zeros(0, np.float32))], Blend()).hr == 0
 
 
 def test_single_events_are_put_in_order_and_left_one_out(tmp_path: Path) -> None:

@@ -80,13 +80,20 @@ def best_blend(cases: Sequence[Case], transitions: Transitions, length: int) -> 
     return best
 
 
-def _place(case: Case, after: Followers, blend: Blend) -> int:
-    """Return how many items stand before the target."""
+def _place(case: Case, after: Followers, blend: Blend) -> float:
+    """Return how many items stand before the target; one with the same score is half before it."""
+    if case.target in case.seen:
+        return float("inf")  # what was seen is not ranked
     plain = case.cosines[after.numbers]
-    summed = plain + blend.counted * np.log1p(blend.sharpness * after.shares)
-    own = float(case.cosines[case.target])
+    summed = (plain + blend.counted * np.log1p(blend.sharpness * after.shares)).astype(np.float32)
     at = np.flatnonzero(after.numbers == case.target)
-    score = float(summed[at[0]]) if len(at) else own
-    others = len(case.ordered) - int(np.searchsorted(case.ordered, score, side="right"))
-    lifted = int((summed > score).sum()) - int((plain > score).sum())
-    return others + lifted
+    score = float(summed[at[0]]) if len(at) else float(case.cosines[case.target])
+    first, last = (int(np.searchsorted(case.ordered, np.float32(score), side)) for side in ("left", "right"))
+    others = len(case.ordered) - (first + last) / 2
+    return others + _above(summed, score) - _above(plain, score) - 0.5  # the target is as good as itself
+
+
+def _above(scores: Array, score: float) -> float:
+    """Return how many of `scores` are above one; equal ones count half."""
+    single = np.float32(score)
+    return float((scores > single).sum() + 0.5 * (scores == single).sum())

@@ -19,9 +19,9 @@ from doorstep_converters.tasks.next_item_spectral import spectral_vectors
 from doorstep_converters.worker import Channel
 
 COUNTING = Counting(window=10, backward=0.3)
-_EPOCHS, _AGAIN = 10, 2  # passes over train, and over train with dev's targets
-_BATCH, _JUDGED = 256, 3000
-_NEGATIVES = 1024  # items drawn for each step beside the batch's own targets
+_EPOCHS, _AGAIN = 6, 2  # passes over train, and over train with dev's targets
+_BATCH, _JUDGED = 256, 2000
+_NEGATIVES = 512  # items drawn for each step beside the batch's own targets
 _TEMPERATURE = 0.07
 _TAUGHT = 0.5  # share of the loss that is the teacher's
 
