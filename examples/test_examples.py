@@ -74,6 +74,17 @@ def test_a_visit_is_judged_also_where_fields_are_missing() -> None:
     assert "is it 'pages'" in wrong
 
 
+@pytest.mark.slow
+def test_what_a_visitor_takes_next_is_learnt_explained_and_new_things_are_met() -> None:
+    done = subprocess.run([sys.executable, HERE / "next_item/shelf.py"], capture_output=True, text=True, check=True)
+    told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert told["next"] in ("kettle", "mug")
+    assert set(told["茶"].split()) <= {"茶杯", "茶盘", "红茶", "蜂蜜", "茶巾", "点心"}
+    assert told["because of"] == "grinder"
+    assert told["the new one is among them"] == "True"
+    assert told["also read in a history"].endswith("skipped: gone")
+
+
 @pytest.mark.xfail(reason="a known defect: where no word matches, letters in common outweigh the meaning")
 @pytest.mark.slow
 def test_a_shop_finds_its_products() -> None:

@@ -2,10 +2,12 @@
 
 from doorstep_converters import prune, students
 from doorstep_converters.finetune import tuned
+from doorstep_converters.tasks import next_item_model
 
 
 def register_architectures() -> None:
-    """Register pruned encoders, students, and encoders tuned with prompts or adapters; a second call does nothing."""
+    """Register pruned encoders, students, readers of histories, and tuned encoders; a second call does nothing."""
     prune.register()
     students.register()
     tuned.register()
+    next_item_model.register()

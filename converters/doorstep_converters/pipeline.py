@@ -117,7 +117,7 @@ def _pack(
         head=head,
         shared={**trial.shared, **chosen.files},
         variants={candidate.plan.name: trial.artifact(candidate.plan) for candidate in survivors},
-        documents={"README.md": model_card(head) + job.card},
+        documents={"README.md": model_card(head) + trial.reference.result.get("card", "") + job.card},
         golden=golden(chosen.examples, trial.tolerances(survivors, chosen.places)),
     )
     return write_bundle(job.out / f"{name}.bundle", contents, job.key)

@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--teachers", type=Path, default=ROOT / ".cache/bench/teachers", help="a checkpoint a set")
     parser.add_argument("--set", action="append", default=[], metavar="NAME", help="students: only these data sets")
+    parser.add_argument("--task", action="append", default=[], help="only these tasks or checkpoints, of section tasks")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -76,7 +77,7 @@ def main() -> int:
         present = [path for path in wanted_sets if path.exists()]
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
     if "tasks" in wanted:
-        report["tasks"] = tasks(arguments.data, ROOT)
+        report["tasks"] = tasks(arguments.data, ROOT, arguments.task)
     if "serve" in wanted:
         checkpoint = arguments.checkpoint or _newest_checkpoint()
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)

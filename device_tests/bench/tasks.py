@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from device_tests.bench.next_item import ranking_figures, ranking_latency
 from doorstep.cli.output import table
 from doorstep.measure import percentile
 from doorstep.search.catalogue import Catalogue, Weights, write_catalogue
@@ -40,10 +41,14 @@ class Trial:
     seeds: Sequence[int] = SEEDS
 
 
+_TAUGHT = ("--teacher", "new:attention")
 TRIALS = (
     Trial("tabular-classification", "new:trees", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
     Trial("tabular-classification", "new:mlp", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
     Trial("search", _ENCODER, "search_abt_buy", "ndcg@10", 0.939, (), (0,)),
+    Trial("next-item", "new:attention", "seq_amazon_beauty", "ndcg@10", 0.061),
+    Trial("next-item", "new:small", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
+    Trial("next-item", "new:static", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
     Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "3")),
 )
 _VARIANTS = "onnx-fp32,onnx-int8,tflite-int8"
@@ -63,11 +68,18 @@ def tasks(folder: Path, root: Path, only: Sequence[str] = ()) -> dict[str, Any]:
             report = _convert(trial, folder / trial.data, seed, root)
             found[f"{trial.task} {trial.checkpoint} {seed}"] = report["candidates"]
             rows += [_row(trial, seed, candidate) for candidate in report["candidates"]]
+            if trial.task == "next-item":
+                found[f"every test history {trial.checkpoint} {seed}"] = _every_history(
+                    trial, folder, seed, root, report
+                )
     columns = ("task", "checkpoint", "seed", "variant", "figure", "test", "baseline", "agreement", "p50 ms", "verdict")
     print(table(columns, rows))
     if not only or "search" in only:
         found["latency"] = search_latency()
         print(f"search over {_PRODUCTS} synthetic products, beside the encoder, one core: {found['latency']}")
+    if not only or "next-item" in only:
+        found["ranking"] = [ranking_latency(_PRODUCTS, dimensions) for dimensions in (64, 32)]
+        print(f"next-item over synthetic items, beside the encoder, one core: {found['ranking']}")
     return found
 
 
@@ -103,6 +115,18 @@ def _word(generator: np.random.Generator) -> str:
     return "".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), generator.integers(3, 10)))
 
 
+def _every_history(
+    trial: Trial, folder: Path, seed: int, root: Path, report: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Rank for every test history with each packed variant; prints HR@10 and nDCG@10."""
+    bundle = root / "dist/tasks" / f"{_name(trial, seed)}.bundle"
+    packed = [candidate["variant"] for candidate in report["candidates"] if not candidate["reason"]]
+    found = {variant: ranking_figures(bundle, folder / trial.data, variant) for variant in packed}
+    for variant, figures in found.items():
+        print(f"{trial.checkpoint} seed {seed} {variant}: {figures}", flush=True)
+    return found
+
+
 def _row(trial: Trial, seed: int, candidate: dict[str, Any]) -> list[object]:
     parity, measured = candidate["parity"] or {}, candidate["measured"] or {}
     figure = measured.get("accuracy")
@@ -113,9 +137,13 @@ def _row(trial: Trial, seed: int, candidate: dict[str, Any]) -> list[object]:
     ]  # fmt: skip
 
 
+def _name(trial: Trial, seed: int) -> str:
+    return f"{trial.data}-{trial.checkpoint.rpartition(':')[2]}-{seed}"
+
+
 def _convert(trial: Trial, data: Path, seed: int, root: Path) -> dict[str, Any]:
     out = root / "dist/tasks"
-    name = f"{trial.data}-{trial.checkpoint.rpartition(':')[2]}-{seed}"
+    name = _name(trial, seed)
     variants = "onnx-fp32" if trial.checkpoint == "new:trees" else _VARIANTS
     command = [
         sys.executable, "-m", "doorstep.cli.main", "convert", trial.checkpoint, "--task", trial.task, "--target",

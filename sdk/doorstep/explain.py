@@ -9,11 +9,12 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from doorstep.errors import InputError, UsageError
 from doorstep.results import Classification
 from doorstep.session import Session
+from doorstep.tensors import Feeds, Fetches
 
 MAX_PARTS = 512
 # Han, kana and Bopomofo are written without spaces: every character is a part. Then words, then runs of signs.
@@ -52,19 +53,34 @@ class Region(NamedTuple):
     weight: float
 
 
+class Step(NamedTuple):
+    """An item of a history.
+
+    Attributes:
+        place: counted from 0, the oldest; items that nobody knows are not counted.
+        weight: what the score of the label, an item's id, loses without it.
+    """
+
+    id: str
+    place: int
+    weight: float
+
+
 class Explanation(NamedTuple):
     """What speaks for a label.
 
     Attributes:
-        score: the label's probability for the whole item.
-        parts: of a text, from left to right; empty for a picture.
-        regions: of a picture, row by row; empty for a text.
+        score: the label's probability for the whole item; of a ranking its score.
+        parts: of a text, from left to right; empty elsewhere.
+        regions: of a picture, row by row; empty elsewhere.
+        steps: of a history, oldest first; empty elsewhere.
     """
 
     label: str
     score: float
     parts: tuple[Part, ...] = ()
     regions: tuple[Region, ...] = ()
+    steps: tuple[Step, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
@@ -73,6 +89,7 @@ class Explanation(NamedTuple):
             "score": self.score,
             "parts": [part._asdict() for part in self.parts],
             "regions": [region._asdict() for region in self.regions],
+            "steps": [step._asdict() for step in self.steps],
         }
 
 
@@ -95,12 +112,31 @@ class Explainable(Protocol):
         """Return the task with results that list every class."""
 
 
+@runtime_checkable
+class History(Protocol):
+    """A task whose items are histories: rows have `ids`, newest first, and `without(place)`."""
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
+        """As of a `Task`."""
+
+    def collate(self, rows: Sequence[Any]) -> Feeds:
+        """As of a `Task`."""
+
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Any]:
+        """As of a `Task`; the results are rankings."""
+
+    def scores(self, fetches: Fetches, rows: Sequence[Any], id_: str) -> list[float]:
+        """Return the score that one thing has for each row."""
+
+
 def explain(session: Session, task: Any, item: Any, label: str | None, max_parts: int) -> Explanation:
     """Explain `label`, or the best one where it is None. Called by `Predictor.explain`, which tells the errors."""
-    if not hasattr(task, "of_every_label"):
-        raise UsageError("explain: this bundle's task has no labels to explain")
     if not 1 <= max_parts <= MAX_PARTS:
         raise UsageError(f"max_parts: expected 1 to {MAX_PARTS}, got {max_parts}")
+    if isinstance(task, History):
+        return _explain_history(session, task, item, label, max_parts)
+    if not hasattr(task, "of_every_label"):
+        raise UsageError("explain: this bundle's task has no labels to explain")
     scores_of = _scorer(session, task.of_every_label())
     if hasattr(task, "pixels"):
         return _explain_picture(scores_of, task.pixels(item), label, max_parts)
@@ -140,20 +176,66 @@ def faithfulness(
     Raises:
         UsageError: no text has two parts.
     """
-    losses: dict[str, list[float]] = {"ranked": [], "shuffled": []}
+    game = _Game()
     for number, text in enumerate(texts):
         told = explain_(text)
-        if len(told.parts) < 2:
-            continue
-        ranked = [part[1:3] for part in sorted(told.parts, key=lambda part: -part.weight)]
+        spans = [part[1:3] for part in sorted(told.parts, key=lambda part: -part.weight)]
+
+        def scored(gone: list[list[Any]], text: str = text, label: str = told.label) -> list[float]:
+            return score([without(text, spans) for spans in gone], label)
+
+        game.play(number, spans, told.score, scored)
+    return game.outcome("text of two parts")
+
+
+def history_faithfulness(session: Session, task: "History", items: Sequence[Any], max_parts: int = 64) -> Faithfulness:
+    """The same for histories: their items are deleted.
+
+    Raises:
+        UsageError: no history has two items.
+    """
+    game = _Game()
+    for number, item in enumerate(items):
+        told, whole = _explain_history(session, task, item, None, max_parts), task.prepare([item])[0]
+        last = len(whole.ids) - 1
+        places = [last - step.place for step in sorted(told.steps, key=lambda step: -step.weight)]
+
+        def scored(gone: Sequence[Sequence[int]], whole: Any = whole, label: str = told.label) -> list[float]:
+            rows = [_all_without(whole, part) for part in gone]
+            return task.scores(session.run(task.collate(rows)), rows, label)
+
+        game.play(number, places, told.score, scored)
+    return game.outcome("history of two items")
+
+
+def _all_without(row: Any, places: Sequence[int]) -> Any:
+    for place in sorted(places, reverse=True):
+        row = row.without(place)
+    return row
+
+
+class _Game:
+    """Deletes parts in two orders and keeps what the score lost."""
+
+    def __init__(self) -> None:
+        self._losses: dict[str, list[float]] = {"ranked": [], "shuffled": []}
+
+    def play(
+        self, number: int, ranked: list[Any], score: float, score_without: Callable[[list[list[Any]]], list[float]]
+    ) -> None:
+        """Delete 1, 2, … parts, but never all; `number` seeds the random order. Fewer than two parts show nothing."""
+        if len(ranked) < 2:
+            return
         shuffled = list(ranked)
         random.Random(number).shuffle(shuffled)  # noqa: S311 -- no secret
         for name, order in (("ranked", ranked), ("shuffled", shuffled)):
-            deleted = [without(text, order[:count]) for count in range(1, len(order))]
-            losses[name] += [told.score - left for left in score(deleted, told.label)]
-    if not losses["ranked"]:
-        raise UsageError("faithfulness: expected a text of two parts or more, got none")
-    return Faithfulness(*(sum(found) / len(found) for found in losses.values()))
+            gone = [order[:count] for count in range(1, len(order))]
+            self._losses[name] += [score - left for left in score_without(gone)]
+
+    def outcome(self, what: str) -> Faithfulness:
+        if not self._losses["ranked"]:
+            raise UsageError(f"faithfulness: expected a {what} or more, got none")
+        return Faithfulness(*(sum(found) / len(found) for found in self._losses.values()))
 
 
 _Scorer = Callable[[Sequence[Any]], list[Classification]]
@@ -208,6 +290,24 @@ def _explain_picture(scores_of: _Scorer, pixels: Any, label: str | None, max_par
         for (top, bottom, left, right), other in zip(boxes, others, strict=True)
     ]
     return Explanation(label, score, regions=tuple(regions))
+
+
+def _explain_history(session: Session, task: History, item: Any, label: str | None, max_parts: int) -> Explanation:
+    """Leave out one item after another, the newest `max_parts` of them."""
+    whole = task.prepare([item])[0]
+    places = range(min(len(whole.ids), max_parts))
+    rows = [whole, *(whole.without(place) for place in places)]
+    fetches = session.run(task.collate(rows))
+    if label is None:
+        first = {name: array[:1] for name, array in fetches.items()}
+        hits = task.results(first, rows[:1])[0].hits
+        if not hits:
+            raise InputError("item: nothing is left to rank; drop a filter, or name a label")
+        label = hits[0].id
+    score, *others = task.scores(fetches, rows, label)
+    last = len(whole.ids) - 1
+    steps = [Step(whole.ids[place], last - place, score - other) for place, other in zip(places, others, strict=True)]
+    return Explanation(label, score, steps=tuple(reversed(steps)))
 
 
 def _chosen(whole: Classification, label: str | None) -> tuple[str, float]:

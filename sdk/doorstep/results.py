@@ -105,9 +105,14 @@ class Hit(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Things in order, best first."""
+    """Things in order, best first.
+
+    Attributes:
+        notes: what was wrong with the item and did not keep it from being answered.
+    """
 
     hits: tuple[Hit, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ids(self) -> list[str]:
@@ -116,7 +121,8 @@ class Ranking(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
-        return {"hits": [hit._asdict() for hit in self.hits]}
+        hits: dict[str, Any] = {"hits": [hit._asdict() for hit in self.hits]}
+        return {**hits, "notes": list(self.notes)} if self.notes else hits
 
     def flat(self) -> dict[str, float]:
         """Return id to score."""

@@ -12,6 +12,7 @@ TASKS: dict[str, str] = {
     "token-classification": "doorstep_converters.tasks.token_classification",
     "sentence-similarity": "doorstep_converters.tasks.sentence_similarity",
     "search": "doorstep_converters.tasks.search",
+    "next-item": "doorstep_converters.tasks.next_item",
     "tabular-classification": "doorstep_converters.tasks.tabular_classification",
 }
 """Task name to the module whose `CRAFT` is the task's `Craft`."""

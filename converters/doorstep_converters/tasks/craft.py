@@ -55,11 +55,13 @@ class Answered:
         answers: one flat dict of numbers an item.
         options: task options that were decided while answering.
         feeds: calibration feeds, each with a batch of one.
+        card: Markdown that is put behind the model card.
     """
 
     answers: list[dict[str, float]]
     options: dict[str, Any] = field(default_factory=dict)
     feeds: tuple[Mapping[str, Any], ...] = ()
+    card: str = ""
 
 
 class GoldenChoice(NamedTuple):
@@ -251,11 +253,16 @@ class Craft:
         return digest.hexdigest()
 
     def run_training(
-        self, bench: "Workbench", checkpoint: Checkpoint | None, data: Any, options: dict[str, Any]
+        self,
+        bench: "Workbench",
+        checkpoint: Checkpoint | None,
+        data: Any,
+        options: dict[str, Any],
+        more: Sequence[str] = (),
     ) -> Output:
-        """Run `train` as a stage of its own."""
+        """Run `train` as a stage of its own; `more` names what of the data it needs beside train and dev."""
         path = bench.work / "training.json"
-        path.write_text(json.dumps({"train": data.train, "dev": data.dev}), encoding="ascii")
+        path.write_text(json.dumps({name: getattr(data, name) for name in ("train", "dev", *more)}), encoding="ascii")
         arguments = {
             "task": self.task,
             "checkpoint": str(checkpoint.folder.resolve()) if checkpoint else "",

@@ -1,28 +1,20 @@
-"""A catalogue: the products a bundle came with, those added since, and those taken out.
+"""A catalogue that is searched: the bundle's products and those added since, by words, pieces and vectors."""
 
-The bundle's part is memory-mapped and never written. Additions are a second segment, rebuilt whole by each `add`
-(0.1 s for a thousand products), and searched with the first; `save` and `restore` keep them beside the bundle.
-"""
-
-import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from doorstep.errors import FormatError, InputError
-from doorstep.files import write_atomic
+from doorstep.errors import FormatError
+from doorstep.search.growing import Growing, shown
 from doorstep.search.postings import PARTS, Postings, build_postings
 from doorstep.search.products import Products, mapped, table, write_products
 from doorstep.search.vectors import EXACT, ExactVectors, GraphVectors, Vectors, build_graph, top, unit
 from doorstep.tensors import Array
 
 INDEXES = (("bm25", "words"), ("tfidf", "pieces"))
-MAX_ADDED = 20_000
 _VECTORS, _GRAPH = "vectors.npy", "vectors.usearch"
-_MAX_SAVED_BYTES = 256 << 20
 
 
 class Weights(NamedTuple):
@@ -48,15 +40,13 @@ class Segment(NamedTuple):
     vectors: Vectors
 
 
-class Catalogue:
+class Catalogue(Growing):
     """Products that can be searched, added and removed. Safe to use from several threads."""
 
     def __init__(self, base: Segment, text_fields: Sequence[str]) -> None:
+        super().__init__(base.products)
         self._base = base
         self._fields = tuple(text_fields)
-        self._added: dict[str, tuple[dict[str, Any], Array]] = {}
-        self._removed: set[int] = set()
-        self._lock = threading.Lock()
         self._view = _View((base,), (None,))
 
     @classmethod
@@ -72,9 +62,6 @@ class Catalogue:
         if len(vectors) != len(products):
             raise FormatError(f"catalogue: expected {len(products)} vectors, got {len(vectors)}")
         return cls(Segment(products, indexes, vectors), text_fields)
-
-    def __len__(self) -> int:
-        return len(self._base.products) - len(self._removed) + len(self._added)
 
     def text_of(self, row: Mapping[str, Any]) -> str:
         """Return the text that a product is found by."""
@@ -93,7 +80,12 @@ class Catalogue:
             InputError: a filter does not fit the catalogue.
         """
         view = self._view
-        parts = [_candidates(s, hidden, text, vector, filters, pool) for s, hidden in zip(view.segments, view.hidden)]
+        known = {field for segment in view.segments for field in segment.products.columns}
+        masks = [segment.products.mask(filters, known) for segment in view.segments]
+        parts = [
+            _candidates(segment, shown(mask, hidden), text, vector, pool)
+            for segment, mask, hidden in zip(view.segments, masks, view.hidden, strict=True)
+        ]
         best_words = max((float(part.words.max()) for part in parts if len(part.words)), default=0.0) or 1.0
         sums = np.concatenate(
             [
@@ -108,84 +100,13 @@ class Catalogue:
             found.append(Found(view.segments[segment].products.row(number), float(sums[place])))
         return found
 
-    def add(self, rows: Sequence[Mapping[str, Any]], vectors: Array) -> None:
-        """Add products, or replace those with the same ids.
-
-        Args:
-            vectors: [rows, dimensions] float32; they are scaled to length 1.
-
-        Raises:
-            InputError: ids are missing or repeated, or more than `MAX_ADDED` would be added.
-        """
-        if len(rows) != len(vectors) or not np.isfinite(vectors).all():
-            raise InputError(f"products: expected {len(rows)} vectors of finite numbers, got {len(vectors)}")
-        table(rows)
-        with self._lock:
-            added = dict(self._added)
-            for row, vector in zip(rows, unit(np.asarray(vectors, np.float32)), strict=True):
-                added[str(row["id"])] = (dict(row), vector)
-            if len(added) > MAX_ADDED:
-                raise InputError(
-                    f"products: expected at most {MAX_ADDED} added ones, got {len(added)}; make a new bundle"
-                )
-            removed = self._removed | {n for id_ in added if (n := self._base.products.number_of(id_)) is not None}
-            self._change(added, removed)
-
-    def remove(self, ids: Sequence[str]) -> int:
-        """Take products out; returns how many of the ids were there."""
-        with self._lock:
-            known = {id_: self._base.products.number_of(id_) for id_ in set(ids)}
-            gone = {n for n in known.values() if n is not None} - self._removed
-            added = {id_: entry for id_, entry in self._added.items() if id_ not in known}
-            count = len({id_ for id_, n in known.items() if n in gone or id_ in self._added})
-            self._change(added, self._removed | gone)
-            return count
-
-    def save(self, folder: Path) -> None:
-        """Keep additions and removals in `folder`, each file replaced in one step."""
-        with self._lock:
-            rows = [row for row, _ in self._added.values()]
-            state = {"added": rows, "removed": sorted(self._removed), "products": len(self._base.products)}
-            vectors = np.array([vector for _, vector in self._added.values()], np.float32)
-        folder.mkdir(parents=True, exist_ok=True)
-        state["vectors"] = vectors.tolist()
-        write_atomic(folder / "catalogue.json", json.dumps(state).encode())
-
-    def restore(self, folder: Path) -> None:
-        """Take over what `save` kept; a folder without it changes nothing.
-
-        Raises:
-            FormatError: it is damaged, or was saved for another bundle.
-        """
-        path = folder / "catalogue.json"
-        if not path.is_file():
-            return
-        try:
-            if path.stat().st_size > _MAX_SAVED_BYTES:
-                raise ValueError(f"more than {_MAX_SAVED_BYTES} bytes")
-            state = json.loads(path.read_bytes())
-            rows, vectors = state["added"], np.array(state["vectors"], np.float32)
-            removed = {int(number) for number in state["removed"]}
-            if state["products"] != len(self._base.products) or any(n >= state["products"] for n in removed):
-                raise ValueError("it belongs to another bundle")
-            table(rows)
-        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
-            raise FormatError(f"{path}: expected what `save` wrote ({error!s:.100}); remove it") from error
-        with self._lock:
-            self._change({row["id"]: (row, vector) for row, vector in zip(rows, vectors, strict=True)}, removed)
-
-    def _change(self, added: dict[str, tuple[dict[str, Any], Array]], removed: set[int]) -> None:
-        hidden = np.zeros(len(self._base.products), bool)
-        hidden[list(removed)] = True
+    def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
         segments: list[Segment] = [self._base]
-        if added:
-            rows = [row for row, _ in added.values()]
+        if rows:
             texts = [self.text_of(row) for row in rows]
             indexes = tuple(build_postings(p.kind, p.analyzer, texts, like=p) for p in self._base.indexes)
-            vectors = ExactVectors(np.array([vector for _, vector in added.values()], np.float32))
-            segments.append(Segment(table(rows).products(), indexes, vectors))
-        self._added, self._removed = added, removed
-        self._view = _View(tuple(segments), (hidden if removed else None, None)[: len(segments)])
+            segments.append(Segment(table(rows).products(), indexes, ExactVectors(vectors)))
+        self._view = _View(tuple(segments), (hidden, None)[: len(segments)])
 
 
 class _View(NamedTuple):
@@ -204,23 +125,11 @@ class _Candidates(NamedTuple):
     vectors: Array
 
 
-def _candidates(
-    segment: Segment, hidden: Array | None, text: str, vector: Array, filters: Mapping[str, Any], pool: int
-) -> _Candidates:
-    mask = segment.products.mask(filters)
-    if hidden is not None:
-        mask = ~hidden if mask is None else mask & ~hidden
+def _candidates(segment: Segment, mask: Array | None, text: str, vector: Array, pool: int) -> _Candidates:
     words, pieces = (index.scores(text) for index in segment.indexes)
     if mask is not None:
         words, pieces = np.where(mask, words, 0.0), np.where(mask, pieces, 0.0)
-        allowed = np.flatnonzero(mask)
-        if len(allowed) <= EXACT:
-            near = allowed[top(segment.vectors.scores(vector, allowed), pool)]
-        else:
-            wider = segment.vectors.nearest(vector, 10 * pool).numbers
-            near = wider[mask[wider]][:pool]
-    else:
-        near = segment.vectors.nearest(vector, pool).numbers
+    near = segment.vectors.nearest(vector, pool, mask).numbers
     lexical = [_best(scores, pool) for scores in (words, pieces)]
     numbers = np.unique(np.concatenate([near, *lexical])).astype(np.int64)
     return _Candidates(numbers, words[numbers], pieces[numbers], segment.vectors.scores(vector, numbers))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import mmap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,14 +87,19 @@ class Products:
             return None
         return int(self._numbers[place])
 
-    def mask(self, filters: Mapping[str, Any]) -> Array | None:
+    def mask(self, filters: Mapping[str, Any], elsewhere: Collection[str] = ()) -> Array | None:
         """Return which products pass every filter, None without any.
+
+        Args:
+            elsewhere: fields that other products of the same catalogue have; where these lack one, none passes.
 
         Raises:
             InputError: a field that the catalogue lacks, or that does not hold such values.
         """
         kept: Array | None = None
         for field, wanted in filters.items():
+            if field not in self.columns and field in elsewhere:
+                return np.zeros(len(self), bool)
             if field not in self.columns:
                 raise InputError(
                     f"filters: expected some of {', '.join(sorted(self.columns)) or 'none'}, got {field!r:.60}"

@@ -15,6 +15,7 @@ EXACT = 20_000
 """Vectors up to which every one is compared; beyond, a graph is walked."""
 
 _CONNECTIVITY, _BUILD, _SEARCH = 16, 96, 96
+_WIDER = 10  # neighbours looked at for each that is wanted, where a filter hides some
 
 
 class Near(NamedTuple):
@@ -27,8 +28,10 @@ class Near(NamedTuple):
 class Vectors(Protocol):
     """Unit vectors by number."""
 
-    def nearest(self, query: Array, count: int) -> Near:
-        """Return the `count` nearest of `query` [dimensions] float32, a unit vector."""
+    def nearest(self, query: Array, count: int, mask: Array | None = None) -> Near:
+        """Return the `count` nearest of `query` [dimensions] float32, a unit vector; `mask` [vectors] bool says which
+        may be returned.
+        """
 
     def scores(self, query: Array, numbers: Array) -> Array:
         """Return the cosines of `query` with the vectors `numbers`."""
@@ -42,18 +45,22 @@ class ExactVectors:
     def __init__(self, array: Array) -> None:
         if array.ndim != 2:
             raise FormatError(f"vectors: expected [vectors, dimensions], got {list(array.shape)}")
-        self._array = array
+        self.array = array
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self.array)
 
-    def nearest(self, query: Array, count: int) -> Near:
-        scores = self._array @ query.astype(self._array.dtype)  # [vectors]
-        numbers = top(scores, count)
+    def nearest(self, query: Array, count: int, mask: Array | None = None) -> Near:
+        scores = self.array @ query.astype(self.array.dtype)  # [vectors]
+        if mask is None:
+            numbers = top(scores, count)
+        else:
+            allowed = np.flatnonzero(mask)
+            numbers = allowed[top(scores[allowed], count)]
         return Near(numbers, scores[numbers].astype(np.float32))
 
     def scores(self, query: Array, numbers: Array) -> Array:
-        found: Array = (self._array[numbers] @ query.astype(self._array.dtype)).astype(np.float32)
+        found: Array = (self.array[numbers] @ query.astype(self.array.dtype)).astype(np.float32)
         return found
 
 
@@ -85,9 +92,20 @@ class GraphVectors:
     def __len__(self) -> int:
         return len(self._index)
 
-    def nearest(self, query: Array, count: int) -> Near:
-        found = self._index.search(query, min(count, len(self._index)))
-        return Near(np.asarray(found.keys, np.int64), 1 - np.asarray(found.distances, np.float32))
+    def nearest(self, query: Array, count: int, mask: Array | None = None) -> Near:
+        """Where few may be returned all of them are compared; else the nearest of `_WIDER` times as many are."""
+        if mask is not None and np.count_nonzero(mask) <= EXACT:
+            allowed = np.flatnonzero(mask)
+            scores = self.scores(query, allowed)
+            best = top(scores, count)
+            return Near(allowed[best], scores[best])
+        wanted = count if mask is None else _WIDER * count
+        found = self._index.search(query, min(wanted, len(self._index)))
+        near = Near(np.asarray(found.keys, np.int64), 1 - np.asarray(found.distances, np.float32))
+        if mask is None:
+            return near
+        kept = mask[near.numbers]
+        return Near(near.numbers[kept][:count], near.scores[kept][:count])
 
     def scores(self, query: Array, numbers: Array) -> Array:
         if len(numbers) == 0:
