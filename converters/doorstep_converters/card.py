@@ -26,5 +26,6 @@ def model_card(manifest: Manifest) -> str:
         "Agreement and largest error compare with the checkpoint in PyTorch; accuracy is on held-out data.",
         "",
     ]
+    lines += [f"{variant.name}: {variant.notes}.\n" for variant in manifest.variants if variant.notes]
     lines += [f"- {key}: {value}" for key, value in sorted(manifest.provenance.items())]
     return "\n".join(lines) + "\n"

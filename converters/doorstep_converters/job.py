@@ -79,13 +79,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One variant that was tried: packed, or left out for `failure`."""
+    """One variant that was tried: packed, or left out for `failure`; `notes` says what is particular about it."""
 
     plan: VariantPlan
     failure: str = ""
     parity: Parity | None = None
     measured: Measured | None = None
     seconds: float = 0.0
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

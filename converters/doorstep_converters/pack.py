@@ -85,7 +85,7 @@ def variant_of(
 def requirements(plan: VariantPlan) -> dict[str, str]:
     """Return the engines that run `plan`, and from which version."""
     requires = REQUIRES[plan.runtime]
-    if plan.runtime == "tflite" and plan.recipe in _LITERT_ONLY:
+    if plan.runtime == "tflite" and plan.base in _LITERT_ONLY:
         requires = {"ai-edge-litert": requires["ai-edge-litert"]}
     if plan.runtime == "onnx" and plan.recipe == "weight_only_wi4_afp32":
         requires = _ONNX_INT4

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -98,7 +99,9 @@ def _pack(
 ) -> Manifest:
     found = [trial.answers(candidate.plan) for candidate in survivors]
     chosen = trial.craft.golden(trial, found)
-    variants = tuple(trial.craft.variant(c.plan, checkpoint.folder, c.measured) for c in survivors)
+    variants = tuple(
+        replace(trial.craft.variant(c.plan, checkpoint.folder, c.measured), notes=c.notes) for c in survivors
+    )
     created = datetime.now(UTC)
     head = Manifest(
         format=FORMAT,

@@ -35,12 +35,13 @@ _TOP: dict[str, type | tuple[type, ...]] = {
 _SEARCH: dict[str, type | tuple[type, ...]] = {
     "students": list, "augmented": list, "rungs": list, "trials": int, "minutes": (int, float), "prefer": str,
     "price_per_hour": (int, float), "slice_column": str, "seed": int, "workers": int,
+    "refined": list,
 }  # fmt: skip
 _COLUMNS: dict[str, type | tuple[type, ...]] = {"text": str, "label": str, "split": str}
 _TRAINING: dict[str, type | tuple[type, ...]] = {
     "retrain": bool, "epochs": (int, float), "learning_rate": (int, float), "seed": int
 }  # fmt: skip
-_ITEMS: dict[str, type] = {"students": str, "variants": str, "augmented": bool, "rungs": int}
+_ITEMS: dict[str, type] = {"students": str, "variants": str, "refined": str, "augmented": bool, "rungs": int}
 
 
 def read_recipe(path: Path, cache: Path) -> Order | Job:

@@ -40,6 +40,7 @@ def summary(report: Report) -> str:
     )
     rows = [_row(candidate) for candidate in report.candidates]
     lines = [table(columns, rows), ""]
+    lines += [f"{one.plan.name}: {one.notes}" for one in report.candidates if one.notes]
     lines += [f"not tried  {name}: {reason}" for name, reason in report.excluded.items()]
     for kind, choice in report.choices.items():
         lines.append(f"{kind:<27} would choose {choice}")
@@ -63,6 +64,7 @@ def to_plain(report: Report) -> dict[str, Any]:
                 "parity": asdict(candidate.parity) if candidate.parity else None,
                 "measured": asdict(candidate.measured) if candidate.measured else None,
                 "seconds": round(candidate.seconds, 1),
+                "notes": candidate.notes,
             }
             for candidate in report.candidates
         ],

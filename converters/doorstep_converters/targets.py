@@ -48,8 +48,18 @@ _ARM64_EXCLUDED = dict.fromkeys(
     ("openvino-int8-weights", "openvino-int4-weights", "openvino-int8-static"), _OPENVINO_ARM
 )
 _ARMV7 = _plans(tflite=("weight_only_wfp16_afp32", "weight_only_wi8_afp32"), numpy=_NUMPY)
+_ONNX_MORE = (
+    "static_wi8_ai8_percentile", "static_wi8_ai8_entropy", "dynamic_wi8_afp32_mixed", "static_wi8_ai8_mixed"
+)  # fmt: skip
+_OPENVINO_MORE = (
+    "static_wi8_ai8_minmax", "static_wi8_ai8_percentile", "static_wi8_ai8_histogram", "static_wi8_ai8_mixed",
+    "static_wi8_ai8_controlled",
+)  # fmt: skip
+_TFLITE_MORE = ("static_wi8_ai8_minmax",)
 _TABLES = ("weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32")  # for students, most of which is a table
-_REQUEST = _plans(onnx=_TABLES, numpy=(*_NUMPY, "weight_only_ti4_wi8_afp32"))  # NumPy: behind every engine
+_NUMPY_MORE = (*_NUMPY, "weight_only_ti4_wi8_afp32")  # NumPy: behind every engine
+_REQUEST = _plans(onnx=(*_TABLES, *_ONNX_MORE), tflite=_TFLITE_MORE, numpy=_NUMPY_MORE)
+_REQUEST_X86 = (*_REQUEST, *_plans(openvino=_OPENVINO_MORE))
 _REQUEST_ARMV7 = _plans(numpy=("weight_only_ti4_wi8_afp32",))
 _ARMV7_EXCLUDED = {
     "onnx": f"ONNX Runtime {_NO_WHEEL}",
@@ -62,8 +72,8 @@ _ARMV7_EXCLUDED = {
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("x86-64", "x86_64", _X86, {}, can_saturate=True, on_request=_REQUEST),
-        Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_REQUEST),
+        Target("x86-64", "x86_64", _X86, {}, can_saturate=True, on_request=_REQUEST_X86),
+        Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_REQUEST_X86),
         Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_REQUEST),
         Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_REQUEST),
         Target("armv7", "armv7l", _ARMV7, _ARMV7_EXCLUDED, on_request=_REQUEST_ARMV7),

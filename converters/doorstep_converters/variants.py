@@ -1,5 +1,6 @@
 """Every variant a target allows: made, proven and measured, each step in a process of its own."""
 
+import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,8 @@ from doorstep_converters.job import Candidate
 from doorstep_converters.pack import ENTRIES, Contents, empty_head, fill_bundle, no_golden
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.progress import Watch
-from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
+from doorstep_converters.quantize.mixed import describe, tries
+from doorstep_converters.recipe import CONTROLLED, NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Output, Stage, StageRunner
 from doorstep_converters.tasks.craft import Answers, Craft, is_file_item
@@ -37,6 +39,7 @@ class Trial:
         options: the task's options, all decided.
         items: file with the evaluation items.
         expected: the checkpoint's answers, one an item.
+        kept: variant to its layers that stay in floating point, where it is of mixed precision.
     """
 
     craft: Craft
@@ -48,6 +51,7 @@ class Trial:
     expected: Answers
     can_saturate: bool
     artifacts: dict[str, Output] = field(default_factory=dict)
+    kept: dict[str, list[str]] = field(default_factory=dict)
     answered: dict[str, Answers] = field(default_factory=dict)
 
     @property
@@ -73,6 +77,14 @@ class Trial:
         start = self.evaluation.probes if self.evaluation.truth else 0
         truth = self.evaluation.truth or None
         return self.craft.compare(self.expected[start:], self.answers(plan)[start:], truth)
+
+    def dev(self, plan: VariantPlan) -> Parity:
+        """The same without the split for final figures, by which nothing may be chosen; all where there is no other."""
+        start, end = self.evaluation.probes if self.evaluation.truth else 0, self.evaluation.final
+        if end <= start:
+            return self.parity(plan)
+        truth = self.evaluation.truth[: end - start] or None
+        return self.craft.compare(self.expected[start:end], self.answers(plan)[start:end], truth)
 
     def final(self, plan: VariantPlan) -> Parity:
         """The same on the split for final figures alone."""
@@ -169,16 +181,39 @@ class Workbench:
         start = time.monotonic()
         try:
             base = bases[plan.runtime].result()
-            trial.artifacts[plan.name] = self._quantize(trial, plan, base)
-            self._answer(trial, plan)
+            for extra in self._extras(trial, plan, base, bound):
+                output = self._quantize(trial, plan, base, extra)
+                trial.artifacts[plan.name] = output
+                if "kept" in (found := {**extra, **output.result}):
+                    trial.kept[plan.name] = found["kept"]
+                self._answer(trial, plan)
+                if not trial.craft.failure(plan, trial.dev(plan), bound):
+                    break
         except ConversionError as error:
             return Candidate(plan, failure=str(error), seconds=time.monotonic() - start)
         parity = trial.parity(plan)
         failure = trial.craft.failure(plan, parity, bound)
-        return Candidate(plan, failure, parity, seconds=time.monotonic() - start)
+        notes = ""
+        if plan.name in trial.kept:
+            notes = describe(trial.kept[plan.name], _modules(bases["onnx"].result()))
+        return Candidate(plan, failure, parity, seconds=time.monotonic() - start, notes=notes)
 
-    def _quantize(self, trial: Trial, plan: VariantPlan, base: Output) -> Output:
-        arguments = {
+    def _extras(self, trial: Trial, plan: VariantPlan, base: Output, bound: Bound) -> list[dict[str, Any]]:
+        """Return what the quantizer is told beyond the recipe, try by try until one is good enough."""
+        agreement = bound.agreement or Bound().agreement  # a search takes any variant, yet its mixes aim as others do
+        if plan.recipe.endswith(CONTROLLED):
+            return [{"agreement": agreement}]
+        if not plan.is_mixed:
+            return [{}]
+        wanted = agreement if trial.craft.is_scored else None
+        arguments = {**self._sources(trial, plan, base), "agreement": wanted}
+        inputs = (base.digest, trial.evaluation.digest, trial.reference.digest)
+        job = f"doorstep_converters.quantize.{plan.runtime}_layers:weigh"
+        weighed = self.run(Stage(f"weigh-{plan.name}", job, arguments, inputs), threads=1)
+        return [{"kept": kept} for kept in tries(weighed.result["ranking"], weighed.result["kept"])]
+
+    def _sources(self, trial: Trial, plan: VariantPlan, base: Output) -> dict[str, Any]:
+        return {
             "source": str(base.folder / ENTRIES[plan.runtime]),
             "recipe": plan.recipe,
             "calibration": str(_calibration(trial, self.work)),
@@ -186,10 +221,13 @@ class Workbench:
             "max_length": trial.options.get("max_length", 0),
             "can_saturate": trial.can_saturate,
         }
+
+    def _quantize(self, trial: Trial, plan: VariantPlan, base: Output, extra: dict[str, Any]) -> Output:
         inputs = [base.digest]
         if plan.recipe in NEEDS_CALIBRATION:
             inputs += [trial.evaluation.digest, trial.reference.digest]
         job = f"doorstep_converters.quantize.{plan.runtime}:quantize"
+        arguments = {**self._sources(trial, plan, base), **extra}
         return self.run(Stage(f"quantize-{plan.name}", job, arguments, tuple(inputs)), threads=1)
 
     def _answer(self, trial: Trial, plan: VariantPlan) -> None:
@@ -206,7 +244,7 @@ class Workbench:
 
     def _provisional(self, trial: Trial, plan: VariantPlan) -> Path:
         """Return a bundle of one variant, good for being loaded as a device loads it."""
-        folder = self.work / f"{plan.name}.bundle"
+        folder = self.work / f"{plan.name}-{trial.artifacts[plan.name].digest[:12]}.bundle"
         if not folder.exists():
             folder.mkdir()
             variant = trial.craft.variant(plan, trial.checkpoint.folder)
@@ -249,7 +287,13 @@ class Workbench:
                 for name in ("p50_ms", "p95_ms", "cold_start_ms", "peak_rss_mib")
             },
         )
-        return Candidate(plan, "", candidate.parity, measured, candidate.seconds)
+        return replace(candidate, measured=measured)
+
+
+def _modules(exported: Output) -> dict[str, str]:
+    """Return which of the checkpoint's modules each node of the graph came from."""
+    modules: dict[str, str] = json.loads((exported.folder / "modules.json").read_text(encoding="utf-8"))
+    return modules
 
 
 def _calibration(trial: Trial, work: Path) -> Path:

@@ -223,4 +223,7 @@ def _figures(variant: Variant, is_behind: bool) -> str:
 
 def _prior(variant: Variant, device: Device) -> int:
     column = 0 if has_int8_units(device.features) else 1
-    return _PRIOR.get((variant.runtime, variant.recipe), (_PRIOR_UNKNOWN, _PRIOR_UNKNOWN))[column]
+    recipe = variant.recipe
+    if (variant.runtime, recipe) not in _PRIOR:
+        recipe = recipe.rpartition("_")[0]  # the last word of a longer name tells where ranges came from
+    return _PRIOR.get((variant.runtime, recipe), (_PRIOR_UNKNOWN, _PRIOR_UNKNOWN))[column]

@@ -1,5 +1,7 @@
 """torch → ONNX, then the graph optimisations of ONNX Runtime that hold on every CPU."""
 
+import ast
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ OPSET = 18  # the lowest that torch's exporter writes without a conversion; ONNX
 _SMALLEST = 128  # bytes of a weight that is moved beside the graph
 _ALIGNMENT = 64  # bytes, as engines like their weights
 _NAMES = ["input_ids", "attention_mask"]
+_SCOPES = "pkg.torch.onnx.name_scopes"  # of the modules a node came from, as torch's exporter writes them
 
 
 def export(out: Path, channel: Channel, checkpoint: str, is_pickle_allowed: bool, task: str = "") -> dict[str, Any]:
     """Write fp32 graphs with any batch and any sequence length; a job of `stages`.
 
-    `portable.onnx` has standard operators only, for OpenVINO; `model.onnx` has ONNX Runtime's fusions.
+    `portable.onnx` has standard operators only, for OpenVINO; `model.onnx` has ONNX Runtime's fusions; `modules.json`
+    tells which of the checkpoint's modules each node came from.
     """
     if task:
         export_any(load_exportable(task, Path(checkpoint), is_pickle_allowed), out / "portable.onnx")
@@ -30,6 +34,7 @@ def export(out: Path, channel: Channel, checkpoint: str, is_pickle_allowed: bool
         export_graph(load_classifier(Path(checkpoint), is_pickle_allowed), out / "portable.onnx")
     channel.progress(0.8)
     optimize(out / "portable.onnx", out / "model.onnx")
+    (out / "modules.json").write_text(json.dumps(module_names(out / "portable.onnx")), encoding="utf-8")
     return describe(out / "model.onnx")
 
 
@@ -71,6 +76,18 @@ def export_any(model: Exportable, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
+
+
+def module_names(portable: Path) -> dict[str, str]:
+    """Return which module each node was exported from, as far as the exporter says."""
+    names = {}
+    for node in onnx.load(portable, load_external_data=False).graph.node:
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+        parts = [str(part) for part in ast.literal_eval(scopes)]
+        if len(parts) > 1:
+            module = parts[-2].removeprefix("model.")
+            names[node.name] = f"{module}/{parts[-1]}" if parts[-1].startswith("matmul") else module
+    return names
 
 
 def optimize(source: Path, target: Path) -> None:

@@ -2,13 +2,24 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    create_calibrator,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.calibrate import HistogramCollector, TensorsData, save_tensors_data
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from doorstep.errors import UsageError
@@ -16,11 +27,18 @@ from doorstep.tensors import Array
 from doorstep_converters.export.onnx import describe, move_weights, optimize
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.quantize.packed import pack
+from doorstep_converters.recipe import MIXED, split_recipe
 from doorstep_converters.worker import Channel
 
-_DENSE = ["MatMul", "Gemm", "Gather"]
+DENSE = ["MatMul", "Gemm", "Gather"]
 _BLOCK = 32  # weights that share one int4 scale
 _LARGE = 1024  # elements from which a weight is worth storing as fp16
+_METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
+    "": (CalibrationMethod.MinMax, {}),
+    "percentile": (CalibrationMethod.Percentile, {"percentile": 99.99, "num_bins": 2048}),
+    "entropy": (CalibrationMethod.Entropy, {"num_bins": 512, "num_quantized_bins": 128}),
+}
+"""Word of a recipe to the method of ONNX Runtime and its options; this engine's own is min-max."""
 
 
 def quantize(
@@ -32,10 +50,15 @@ def quantize(
     tokenizer: str,
     max_length: int,
     can_saturate: bool,
+    kept: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write `model.onnx` after `recipe`, its weights beside it in `model.onnx.data`; a job of `stages`."""
+    """Write `model.onnx` after `recipe`, its weights beside it in `model.onnx.data`; a job of `stages`.
+
+    `kept` names the layers of a mixed recipe that stay in floating point.
+    """
     logging.getLogger().setLevel(logging.WARNING)
     target = out / "model.onnx"
+    base, word = split_recipe(recipe)
     if recipe == "none":
         shutil.copyfile(source, target)
     elif recipe == "weight_only_wfp16_afp32":
@@ -44,11 +67,13 @@ def quantize(
         _int4(source, target)
     elif recipe in ("weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32"):
         pack(Path(source), target, table_bits=4 if "ti4" in recipe else 8)
-    elif recipe == "dynamic_wi8_afp32":
-        _dynamic(source, target, can_saturate)
-    elif recipe == "static_wi8_ai8":
+    elif base == "dynamic_wi8_afp32" and word in ("", MIXED):
+        dynamic(Path(source), target, can_saturate, excluded=kept)
+    elif base == "static_wi8_ai8" and word in (*_METHODS, MIXED):
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
-        _static(source, target, feeds, can_saturate)
+        ranges = Ranges.measure(Path(source), "" if word == MIXED else word, feeds, out)
+        static(Path(source), target, ranges, can_saturate, excluded=kept)
+        ranges.path.unlink()
     else:
         raise UsageError(f"recipe: ONNX Runtime has no {recipe!r}")
     move_weights(target)
@@ -91,8 +116,71 @@ class _Feeds(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def _dynamic(source: str, target: Path, can_saturate: bool) -> None:
-    """Quantize, then fuse once more: the quantizer leaves chains that ONNX Runtime would fuse at every start."""
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Ranges of activations, in a file as ONNX Runtime keeps them."""
+
+    path: Path
+    method: CalibrationMethod
+
+    @classmethod
+    def measure(cls, source: Path, word: str, feeds: Sequence[dict[str, Array]], scratch: Path) -> "Ranges":
+        """Measure ranges as `word` says.
+
+        Feed by feed: texts of several lengths do not stack, and all activations at once would fill the memory.
+        """
+        method, options = _METHODS[word]
+        found = cls(scratch / "ranges.json", method)
+        ends = _collect(source, CalibrationMethod.MinMax, {}, feeds, scratch)
+        if method != CalibrationMethod.MinMax:
+            ends = _collect(source, method, options, feeds, scratch, _empty_histograms(ends, method, options))
+        save_tensors_data(ends, found.path)
+        return found
+
+
+def _collect(
+    source: Path,
+    method: CalibrationMethod,
+    options: dict[str, Any],
+    feeds: Sequence[dict[str, Array]],
+    scratch: Path,
+    collector: HistogramCollector | None = None,
+) -> TensorsData:
+    augmented = scratch / "augmented.onnx"
+    calibrator = create_calibrator(source, DENSE, str(augmented), method, extra_options={"symmetric": False, **options})
+    if collector is not None:
+        calibrator.collector = collector
+    for feed in feeds:
+        calibrator.collect_data(_Feeds([feed]))
+    augmented.unlink()
+    return calibrator.compute_data()
+
+
+def _empty_histograms(ends: TensorsData, method: CalibrationMethod, options: dict[str, Any]) -> HistogramCollector:
+    """Return histograms that reach from end to end before anything is counted.
+
+    Left to itself a histogram grows by bins of the first feed's width, to millions where a later value is far off.
+    """
+    bins = options["num_bins"]
+    collector = HistogramCollector(
+        method.name.lower(), False, bins, options.get("num_quantized_bins", bins), options.get("percentile"), None
+    )
+    for name, data in ends.items():
+        lowest, highest = (np.float32(np.asarray(value).item()) for value in data.range_value)
+        most = np.float32(max(abs(lowest), abs(highest)))
+        edges = np.linspace(-most, most, bins + 1, dtype=np.float32)
+        collector.histogram_dict[name] = (np.zeros(bins, np.int64), edges, lowest, highest, most)
+    return collector
+
+
+def dynamic(
+    source: Path, target: Path, can_saturate: bool, only: Sequence[str] = (), excluded: Sequence[str] = ()
+) -> None:
+    """Quantize, then fuse once more: the quantizer leaves chains that ONNX Runtime would fuse at every start.
+
+    Args:
+        only: names of the nodes that are quantized; empty for all but those `excluded`.
+    """
     raw = target.with_name("unfused.onnx")
     quantize_dynamic(
         source,
@@ -100,22 +188,36 @@ def _dynamic(source: str, target: Path, can_saturate: bool) -> None:
         per_channel=True,
         reduce_range=can_saturate,
         weight_type=QuantType.QInt8,
-        op_types_to_quantize=_DENSE,
+        op_types_to_quantize=DENSE,
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(excluded),
         extra_options={"DefaultTensorType": TensorProto.FLOAT},
     )
     optimize(raw, target)
     raw.unlink()
 
 
-def _static(source: str, target: Path, feeds: list[dict[str, Array]], can_saturate: bool) -> None:
+def static(
+    source: Path,
+    target: Path,
+    ranges: Ranges,
+    can_saturate: bool,
+    only: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+) -> None:
+    """Quantize weights and activations; `only` and `excluded` as in `dynamic`."""
     quantize_static(
         source,
         target,
-        _Feeds(feeds),
+        None,
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
         reduce_range=can_saturate,
-        op_types_to_quantize=_DENSE,
+        op_types_to_quantize=DENSE,
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(excluded),
+        calibrate_method=ranges.method,
+        calibration_cache_path=ranges.path,
     )

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from ai_edge_quantizer import recipe as recipes
+from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
 from doorstep_converters.export.tflite import buckets, signature
 from doorstep_converters.quantize.calibration import pad_feed, read_feeds
+from doorstep_converters.recipe import split_recipe
 from doorstep_converters.worker import Channel
 
 _SAMPLES = 64  # calibration feeds of each signature
@@ -29,15 +31,28 @@ def quantize(
 
     `can_saturate` changes nothing here: this engine keeps clear of the overflow by itself.
     """
+    base, word = split_recipe(recipe)
+    if word not in ("", "minmax"):
+        raise UsageError(f"recipe: LiteRT has no {recipe!r}")
     worker = quantizer.Quantizer(source)
-    worker.load_quantization_recipe(_recipe(recipe))
+    worker.load_quantization_recipe(_recipe(base))
     ranges = None
     if worker.need_calibration:
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int32")
-        ranges = worker.calibrate(_by_signature(feeds, max_length), num_threads=2)
+        ranges = _ranges(source, base, word, _by_signature(feeds, max_length))
         channel.progress(0.7)
     worker.quantize(ranges).export_model(str(out / "model.tflite"), overwrite=True)
     return {}
+
+
+def _ranges(source: str, base: str, word: str, feeds: dict[str, list[dict[str, Array]]]) -> Any:
+    """Measure ranges: by this engine's own moving average over the feeds, or from the smallest to the largest value."""
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(_recipe(base))
+    update: dict[str, Any] = {"qsv_update_func": min_max_update} if word == "minmax" else {}
+    measuring = calibrator.Calibrator(source, num_threads=2, **update)
+    measuring.calibrate(feeds, manager)
+    return measuring.get_model_qsvs()
 
 
 def _recipe(name: str) -> Any:

@@ -40,6 +40,7 @@ class Tried:
         state: `measured`, `stopped` (others learnt faster), `refused` (cannot keep to the budget) or `failed`.
         reason: in words; "" where it was measured.
         rungs: training steps to accuracy on dev.
+        lost: variant that could not be made of it, to the reason.
     """
 
     choice: str
@@ -48,11 +49,25 @@ class Tried:
     points: tuple[Point, ...] = ()
     rungs: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    lost: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Tried":
         """Read what `dataclasses.asdict` wrote."""
         return cls(**{**plain, "points": tuple(Point(**point) for point in plain["points"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The variants of one student: those that were measured, and why others could not be made."""
+
+    points: tuple[Point, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Judged":
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(tuple(Point(**point) for point in plain["points"]), plain["lost"])
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:

@@ -9,6 +9,9 @@ from doorstep_converters.search.space import RATES, Choice, check_student, defau
 from doorstep_converters.targets import find_target
 
 PREFERENCES = ("accuracy", "speed", "size")
+_FINE = (
+    "onnx-int8-mixed", "onnx-int8-static-percentile", "onnx-int8-static-entropy", "tflite-int8-static-minmax"
+)  # fmt: skip
 _FAST = ("onnx-int8", "tflite-int8", "numpy-int8-weights")
 
 
@@ -25,6 +28,9 @@ class Order:
         prefer: what decides among candidates within the budget; "" chooses what the budget does not bound.
         price_per_hour: of this machine, in whatever money; 0 for none.
         slice_column: column of the data whose values are slices.
+        variants: that every student is measured as; empty for the quick int8 ones of the target.
+        refined: further ones that the best students are measured as, such as `onnx-int8-mixed`; None for other ranges
+            of activations and mixed precision, where `variants` does not say what is wanted.
         workers: processes that try choices at once, on machines of a Ray cluster; 0 tries them here, one by one.
     """
 
@@ -41,6 +47,7 @@ class Order:
     seed: int = 20261124
     workers: int = 0
     variants: tuple[str, ...] = field(default=())
+    refined: tuple[str, ...] | None = None
 
     def choices(self) -> list[Choice]:
         """Return the choices that are tried first, in their order; the sampler adds others behind them."""
@@ -57,6 +64,14 @@ class Order:
         names = [plan.name for plan in (*find_target(self.job.target).plans,)]
         return self.variants or self.job.variants or tuple(name for name in names if name in _FAST)
 
+    def refined_variants(self) -> tuple[str, ...]:
+        """Return the variants that the best students are measured as in the end."""
+        if self.refined is not None:
+            return self.refined
+        if self.variants or self.job.variants:
+            return ()
+        return tuple(plan.name for plan in find_target(self.job.target).on_request if plan.name in _FINE)
+
 
 def check_order(order: Order) -> None:
     """Refuse what cannot be searched.
@@ -64,7 +79,10 @@ def check_order(order: Order) -> None:
     Raises:
         UsageError: a student, target, rung or preference that is none.
     """
-    find_target(order.job.target)
+    target = find_target(order.job.target)
+    known = {plan.name for plan in (*target.plans, *target.on_request)}
+    if unknown := sorted({*order.refined_variants()} - known):
+        raise UsageError(f"refined: target {target.name} has {', '.join(sorted(known))}, got {unknown[0]!r:.60}")
     for name in order.students:
         check_student(name)
     steps = [step for step in order.rungs if step]

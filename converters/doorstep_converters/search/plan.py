@@ -34,6 +34,8 @@ def describe(order: Order) -> str:
         lines.append(f"bound     {limit.name} {sign} {show(limit.name, limit.value)} ({kind.meaning}{how})")
     lines.append(f"prefer    {order.prefer or preference(order.budget)} among what keeps to the budget")
     lines.append(f"variants  {', '.join(order.wanted_variants())}")
+    if order.refined_variants():
+        lines.append(f"refined   the best students also as {', '.join(order.refined_variants())}")
     steps = ", ".join(str(rung or "all") for rung in order.rungs)
     lines.append(f"training  {steps} steps; after each the worse half stops")
     lines.append(

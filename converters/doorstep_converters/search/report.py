@@ -27,6 +27,7 @@ def summary(found: Found) -> str:
     """Return the ranked table for the terminal, and what was stopped, refused or failed."""
     lines = [table(HEAD, rows(found)), ""]
     lines += [f"{one.state:<8}  {one.choice}: {one.reason}" for one in found.tried if one.state != "measured"]
+    lines += [f"not made  {one.choice} as {name}: {reason}" for one in found.tried for name, reason in one.lost.items()]
     lines.append(f"teacher   {_teacher(found)}")
     lines.append(f"stages    {_total(found.costs, found.price_per_hour)}")
     if found.chosen is None:
@@ -75,6 +76,7 @@ def write_search_report(found: Found, out: Path) -> Path:
         found=found,
         head=HEAD,
         rows=rows(found),
+        lost=[(one.choice, name, reason) for one in found.tried for name, reason in one.lost.items()],
         rejected=[one for one in found.tried if one.state != "measured"],
         picture=_picture(found) if found.points else "",
         teacher=_teacher(found),

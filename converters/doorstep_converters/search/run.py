@@ -70,6 +70,7 @@ def search(order: Order, watch: Watch) -> Found:
             work_elsewhere(order)
         else:
             study.work()
+        study.refine()
         tried = study.tried()
         points = [point for one in tried for point in one.points]
         chosen = choose(points, order.budget, order.prefer)

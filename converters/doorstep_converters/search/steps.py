@@ -24,7 +24,7 @@ from doorstep_converters.job import Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Watch
-from doorstep_converters.search.front import Point
+from doorstep_converters.search.front import Judged, Point
 from doorstep_converters.search.latency import factor, is_measured_here, rate_here
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
@@ -151,28 +151,31 @@ class Steps:
         name = f"train-{choice.name}-{steps or 'all'}"
         return self.run(Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest)))
 
-    def measure(self, choice: Choice, student: Output) -> list[Point]:
+    def measure(self, choice: str, checkpoint: Path, variants: tuple[str, ...]) -> Judged:
         """Convert a trained student and judge each variant on dev."""
-        report = self.convert(student, choice.name)
+        report = self.convert(checkpoint, choice, variants)
+        lost = {one.plan.name: one.failure for one in report.candidates if one.failure}
+        lost |= {name: reason for name, reason in report.excluded.items() if name in variants}
         if report.bundle is None or report.manifest is None:
-            return []
+            return Judged((), lost)
         points = []
         for variant in report.manifest.variants:
             gates = self.judge(report.bundle, variant.name, "dev")
             figures = {**self._sizes(report.bundle, variant.name), **_gate_figures(gates)}
             figures |= self._times(variant.name, variant.measured)
             is_here = "measured" if self.rate is None else "modelled"
-            points.append(Point(choice.name, variant.name, figures, str(student.folder / "checkpoint"), is_here))
-        return points
+            points.append(Point(choice, variant.name, figures, str(checkpoint), is_here))
+        return Judged(tuple(points), lost)
 
-    def convert(self, student: Output, name: str) -> Report:
+    def convert(self, checkpoint: Path, name: str, variants: tuple[str, ...]) -> Report:
         """Convert a student into a bundle inside the cache."""
+        place = hashlib.sha256(json.dumps([str(checkpoint), variants]).encode()).hexdigest()[:24]
         job = replace(
             self.order.job,
-            checkpoint=str(student.folder / "checkpoint"),
-            out=self.order.job.cache / "search" / "bundles" / student.digest[:24],
+            checkpoint=str(checkpoint),
+            out=self.order.job.cache / "search" / "bundles" / place,
             name="candidate",
-            variants=self.order.wanted_variants(),
+            variants=variants,
             bound=_ANY,
             key=None,
             training=replace(self.order.job.training, is_forced=False),

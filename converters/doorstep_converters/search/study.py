@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
@@ -13,14 +13,16 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from doorstep.errors import ConversionError
-from doorstep_converters.search.front import Point, Tried
+from doorstep_converters.search.front import Judged, Point, Tried, nearest
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.search.steps import Steps
+from doorstep_converters.stages import Output
 
 _DOUBLING = 0.25  # points of accuracy that half the size is worth while students are compared
 _ALLOWED = 0.5  # points that may be lost where the budget has no bound
-_RECORD = "tried"
+_RECORD, _REFINE = "tried", "refined"
+_REFINED = 2  # students that further variants are tried of
 
 
 class Study:
@@ -30,6 +32,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._order = order
         self._steps = steps
+        self._deadline = time.monotonic() + 60 * order.minutes
         folder = order.job.cache / "search"
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = folder / f"{_key(order, steps)}.journal"
@@ -52,8 +55,7 @@ class Study:
 
     def work(self) -> None:
         """Try choices until there were enough of them or time is up."""
-        deadline = time.monotonic() + 60 * self._order.minutes
-        while self._finished() < self._order.trials and time.monotonic() < deadline:
+        while self._finished() < self._order.trials and time.monotonic() < self._deadline:
             trial = self._study.ask()
             choice = self._choice(trial)
             start = time.monotonic()
@@ -70,13 +72,29 @@ class Study:
             else:
                 self._study.tell(trial, state=state)
 
+    def refine(self) -> None:
+        """Measure the best students as further variants: other ranges of activations, layers in floating point."""
+        wanted = self._order.refined_variants()
+        if not wanted or time.monotonic() >= self._deadline:
+            return
+        points = [point for tried in self.tried() for point in tried.points]
+        ranked = nearest(points, self._order.budget, len(points))
+        for choice, checkpoint in list(dict.fromkeys((point.choice, point.checkpoint) for point in ranked))[:_REFINED]:
+            if f"{_REFINE}/{choice}" not in self._study.user_attrs:
+                judged = self._steps.measure(choice, Path(checkpoint), wanted)
+                self._study.set_user_attr(f"{_REFINE}/{choice}", asdict(judged))
+
     def tried(self) -> list[Tried]:
         """Return what came of every choice, each once, in the order they were tried."""
         found: dict[str, Tried] = {}
+        refined = self._study.user_attrs
         for trial in self._study.get_trials(deepcopy=False):
             if _RECORD in trial.user_attrs:
                 tried = Tried.from_plain(trial.user_attrs[_RECORD])
-                found[tried.choice] = tried
+                more = Judged.from_plain(refined.get(f"{_REFINE}/{tried.choice}", {"points": [], "lost": {}}))
+                known = {point.variant for point in tried.points}
+                points = (*tried.points, *(point for point in more.points if point.variant not in known))
+                found[tried.choice] = replace(tried, points=points, lost={**tried.lost, **more.lost})
         return list(found.values())
 
     def _finished(self) -> int:
@@ -99,7 +117,7 @@ class Study:
                 choice.name, "refused", f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
             )
         if choice.student.startswith("pruned") and not PruneSpec.from_name(choice.student).is_trained:
-            return Tried(choice.name, "measured", points=self._measured(choice, student))
+            return self._measured(choice, student, {})
         rungs: dict[str, float] = {}
         for place, steps in enumerate(self._order.rungs):
             trained = self._steps.train(choice, student, steps)
@@ -110,13 +128,14 @@ class Study:
             if place + 1 < len(self._order.rungs) and trial.should_prune():
                 reason = f"after {steps} steps {100 * accuracy:.2f} % on dev; others of its size were better"
                 return Tried(choice.name, "stopped", reason, rungs=rungs)
-        return Tried(choice.name, "measured", points=self._measured(choice, trained), rungs=rungs)
+        return self._measured(choice, trained, rungs)
 
-    def _measured(self, choice: Choice, trained: Any) -> tuple[Point, ...]:
-        points = tuple(self._steps.measure(choice, trained))
-        if not points:
-            raise ConversionError(f"{choice.name}: none of its variants could be made; their logs say why")
-        return points
+    def _measured(self, choice: Choice, trained: Output, rungs: dict[str, float]) -> Tried:
+        judged = self._steps.measure(choice.name, trained.folder / "checkpoint", self._order.wanted_variants())
+        if not judged.points:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in judged.lost.items())
+            return Tried(choice.name, "failed", f"none of its variants could be made: {reasons}", rungs=rungs)
+        return Tried(choice.name, "measured", points=judged.points, rungs=rungs, lost=judged.lost)
 
     def _rung_score(self, drop: float, size: int) -> float:
         """Return what a student is compared by: points lost beyond the bound, and its size."""
@@ -133,7 +152,8 @@ def _key(order: Order, steps: Steps) -> str:
     """Name the journal by all that makes two searches one."""
     parts = [
         steps.teacher.digest, steps.data.digest, order.job.target, str(order.budget), order.rungs, order.seed,
-        [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.job.max_length,
+        [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.refined_variants(),
+        order.job.max_length,
         order.slice_column,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]

@@ -23,7 +23,7 @@ from doorstep_converters.evaluation import Evaluation, thin
 from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.pack import variant_of
 from doorstep_converters.parity import Bound, Parity
-from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.recipe import CONTROLLED, VariantPlan
 from doorstep_converters.stages import Output, Stage
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Craft:
     task = ""
     metric = "accuracy"
     """What `Parity.accuracy` is for this task."""
+    is_scored = True
+    """Whether the largest number of the graph's first output is the answer."""
 
     # What stands on disk
 
@@ -133,6 +135,8 @@ class Craft:
 
     def refusal(self, plan: VariantPlan, checkpoint: Checkpoint) -> str:
         """Return why a variant is not worth trying; "" where it is."""
+        if plan.recipe.endswith(CONTROLLED) and not self.is_scored:
+            return "accuracy control compares the largest outputs, and this task's outputs are no scores"
         return ""
 
     # How it is judged

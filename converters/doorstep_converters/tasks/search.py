@@ -87,6 +87,7 @@ class SearchCraft(SentenceCraft):
 
     task = "search"
     metric = "ndcg@10"
+    is_scored = False
 
     def read(self, job: "Job") -> Any:
         if job.data is None:

@@ -80,6 +80,7 @@ class SentenceCraft(TextCraft):
 
     task = "sentence-similarity"
     metric = "cosine"
+    is_scored = False
     head = "Model"
     auto = "AutoModel"
     output = TensorSpec("vectors", "float32", ("batch", "dimensions"))
