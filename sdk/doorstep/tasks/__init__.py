@@ -17,6 +17,7 @@ TASKS: dict[str, str] = {
     "search": "doorstep.tasks.search",
     "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",
+    "image-feature-extraction": "doorstep.tasks.image_feature_extraction",
     "tensors": "doorstep.tasks.raw",
 }
 """Task name to the module whose `load(bundle, inputs, overrides)` returns a `Task`."""
