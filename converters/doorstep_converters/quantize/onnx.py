@@ -13,7 +13,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-from doorstep_converters.export.onnx import describe, move_weights, optimize
+from doorstep_converters.export.onnx import describe, fold, move_weights, optimize
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.quantize.packed import pack
 from doorstep_converters.worker import Channel
@@ -108,8 +108,13 @@ def _dynamic(source: str, target: Path, can_saturate: bool) -> None:
 
 
 def _static(source: str, target: Path, feeds: list[dict[str, Array]], can_saturate: bool) -> None:
+    kinds = _kinds(source)
+    chosen = Path(source)
+    if kinds is None or "Conv" in kinds:
+        chosen = target.with_name("folded.onnx")
+        fold(Path(source).with_name("portable.onnx"), chosen)  # fused convolutions would stay in fp32
     quantize_static(
-        source,
+        chosen,
         target,
         _Feeds(feeds),
         quant_format=QuantFormat.QDQ,
@@ -117,5 +122,20 @@ def _static(source: str, target: Path, feeds: list[dict[str, Array]], can_satura
         weight_type=QuantType.QInt8,
         per_channel=True,
         reduce_range=can_saturate,
-        op_types_to_quantize=_DENSE,
+        op_types_to_quantize=kinds,
     )
+    if chosen != Path(source):
+        chosen.unlink()
+
+
+def _kinds(source: str) -> list[str] | None:
+    """Return the operators to quantize: of a network of 2-D convolutions all that can be (None).
+
+    Of a transformer over pictures the convolution that cuts it into patches too; its norms and softmax stay in fp32.
+    """
+    graph = onnx.load(Path(source).with_name("portable.onnx"), load_external_data=False).graph
+    ranks = {weight.name: len(weight.dims) for weight in graph.initializer}
+    if not any(node.op_type == "Conv" and ranks.get(node.input[1]) == 4 for node in graph.node):
+        return list(_DENSE)
+    kinds = {node.op_type for node in graph.node}
+    return [*_DENSE, "Conv"] if kinds & {"LayerNormalization", "Softmax", "Erf", "Gelu"} else None

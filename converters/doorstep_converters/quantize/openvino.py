@@ -51,7 +51,7 @@ def quantize(
         model = nncf.quantize(
             model,
             nncf.Dataset(feeds),
-            model_type=nncf.ModelType.TRANSFORMER,
+            model_type=nncf.ModelType.TRANSFORMER if _has_attention(model) else None,
             subset_size=len(feeds),
             preset=nncf.QuantizationPreset.MIXED,
         )
@@ -62,3 +62,9 @@ def quantize(
     channel.progress(0.9)
     ov.save_model(model, out / "model.xml", compress_to_fp16=True)
     return {}
+
+
+def _has_attention(model: ov.Model) -> bool:
+    """Tell a transformer, or any network without convolutions, from a network of convolutions."""
+    kinds = {node.get_type_name() for node in model.get_ops()}
+    return "Convolution" not in kinds or bool(kinds & {"SoftMax", "Softmax", "ScaledDotProductAttention"})

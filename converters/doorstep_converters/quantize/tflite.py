@@ -61,6 +61,8 @@ def _recipe(name: str) -> Any:
 
 def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, list[dict[str, Array]]]:
     """Give every signature the feeds that fit it, the longest first: each has activation ranges of its own."""
+    if "input_ids" not in feeds[0]:  # pictures and fields have one shape
+        return {signature(1, 1): feeds[:_SAMPLES]}
     feeds = sorted(feeds, key=lambda feed: -feed["input_ids"].shape[1])
     chosen = {}
     for length in buckets(max_length):
