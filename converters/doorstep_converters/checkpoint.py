@@ -13,6 +13,7 @@ from doorstep.errors import CheckpointError
 TESTED = (
     "albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "roberta", "xlm-roberta",
 )  # fmt: skip
+TESTED_PICTURES = ("convnext", "mobilenet_v1", "mobilenet_v2", "resnet", "vit")
 _TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model",
 )  # fmt: skip
@@ -61,7 +62,7 @@ def find_checkpoint(
         CheckpointError: missing, empty, no checkpoint, no tokenizer, only pickled weights, or unsupported.
     """
     folder = find_folder(source, is_pickle_allowed)
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     model_type = str(config.get("model_type", ""))
     _check_architecture(folder, config, model_type)
     _check_files(folder, is_pickle_allowed)
@@ -71,6 +72,35 @@ def find_checkpoint(
         model_type=model_type,
         labels=_labels(config, head),
         max_length=_max_length(folder, config),
+        licence=_licence(folder),
+        is_multi_label=config.get("problem_type") == "multi_label_classification",
+        digest=_digest(folder),
+    )
+
+
+def find_picture_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> Checkpoint:
+    """Find and check a checkpoint that reads pictures.
+
+    Raises:
+        CheckpointError: missing, empty, no checkpoint, only pickled weights, or another architecture.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+    folder = find_folder(source, is_pickle_allowed)
+    config = read_json(folder / "config.json")
+    model_type = str(config.get("model_type", ""))
+    if model_type not in KNOWN:
+        raise CheckpointError(
+            f"{folder}: architecture {model_type or 'unknown'!r} reads no pictures; "
+            f"what works: {', '.join(TESTED_PICTURES)}"
+        )
+    _check_weights(folder, is_pickle_allowed)
+    return Checkpoint(
+        source=source,
+        folder=folder,
+        model_type=model_type,
+        labels=_labels(config, "ForImageClassification"),
+        max_length=0,
         licence=_licence(folder),
         is_multi_label=config.get("problem_type") == "multi_label_classification",
         digest=_digest(folder),
@@ -91,7 +121,7 @@ def own_checkpoint(source: str, task: str, kinds: Sequence[str]) -> Checkpoint:
     folder = Path(source)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{source}: no config.json there; name a checkpoint, or train one: new:{kinds[0]}")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("doorstep_task") != task or config.get("kind") not in kinds:
         raise CheckpointError(f"{source}: expected a checkpoint of {task}, got {config.get('doorstep_task')!r:.60}")
     labels = tuple(map(str, config["labels"])) if isinstance(config.get("labels"), list) else None
@@ -166,6 +196,10 @@ def _check_files(folder: Path, is_pickle_allowed: bool) -> None:
         raise CheckpointError(
             f"{folder}: no tokenizer in it (tokenizer.json or vocab.txt); save it there: tokenizer.save_pretrained(...)"
         )
+    _check_weights(folder, is_pickle_allowed)
+
+
+def _check_weights(folder: Path, is_pickle_allowed: bool) -> None:
     if any((folder / name).is_file() for name in _WEIGHTS):
         return
     if not any((folder / name).is_file() for name in _PICKLED):
@@ -193,7 +227,7 @@ def _max_length(folder: Path, config: dict[str, Any]) -> int:
         limits = [512]
     for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
         if (folder / name).is_file():
-            value = _read_json(folder / name).get(key)
+            value = read_json(folder / name).get(key)
             limits += [int(value)] if isinstance(value, (int, float)) and 0 < value < 1e6 else []
     return min(limits)
 
@@ -207,7 +241,12 @@ def _licence(folder: Path) -> str:
     return ""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: missing, damaged, or no object.
+    """
     try:
         with open(path, "rb") as file:
             value = json.loads(file.read(_MAX_JSON))

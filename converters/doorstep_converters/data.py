@@ -17,7 +17,7 @@ SPLITS = ("train", "dev", "test")
 _TEXT_COLUMNS = ("text", "sentence", "utterance", "review", "content", "query")
 _LABEL_COLUMNS = ("label", "intent", "category", "class", "target")
 _FORMATS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
-_SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
+SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
 _STEMS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 _MAX_LINE = 4 << 20
 _FEWEST = 20  # rows that can be split by hash
@@ -97,6 +97,7 @@ class Columns:
     text: str | None = None
     label: str | None = None
     split: str = "split"
+    file: str | None = None
 
 
 def load_data(source: Path, columns: Columns | None = None) -> DataSet:
@@ -148,8 +149,8 @@ def read_records(source: Path) -> Records:
     elif source.is_file():
         found = {name: [] for name in SPLITS}
         for record in records_of(source):
-            named = str(record.pop("split", None) or _split_by_hash(json.dumps(record, sort_keys=True)))
-            named = _SPLIT_NAMES.get(named, named)
+            named = str(record.pop("split", None) or split_by_hash(json.dumps(record, sort_keys=True)))
+            named = SPLIT_NAMES.get(named, named)
             if named not in found:
                 raise DataError(f"{source}: expected split train, dev or test, got {named!r:.40}")
             found[named].append(record)
@@ -239,8 +240,8 @@ def _json_lines(file: Any, path: Path) -> Iterator[dict[str, Any]]:
 def _found(
     record: dict[str, Any], path: Path, number: int, columns: Columns, split: str, is_label_needed: bool
 ) -> _Found:
-    text = record.get(_column(record, columns.text, _TEXT_COLUMNS, "text", path))
-    label = record.get(_column(record, columns.label, _LABEL_COLUMNS, "label", path))
+    text = record.get(column_of(record, columns.text, _TEXT_COLUMNS, "text", path))
+    label = record.get(column_of(record, columns.label, _LABEL_COLUMNS, "label", path))
     if not is_label_needed:
         label = "" if label is None else str(label)
     if not isinstance(text, str) or not isinstance(label, (str, int)):
@@ -248,14 +249,14 @@ def _found(
     if is_label_needed and not str(label).strip():
         raise DataError(f"{path}: row {number}: the label is empty")
     named = split or str(record.get(columns.split) or "")
-    named = _SPLIT_NAMES.get(named, named)
+    named = SPLIT_NAMES.get(named, named)
     if named and named not in SPLITS:
         raise DataError(f"{path}: row {number}: expected split train, dev or test, got {named!r}")
     label = int(label) if isinstance(label, bool) else label
     return _Found(text, str(label).strip(), named)
 
 
-def _column(record: dict[str, Any], wanted: str | None, usual: Sequence[str], what: str, path: Path) -> str:
+def column_of(record: dict[str, Any], wanted: str | None, usual: Sequence[str], what: str, path: Path) -> str:
     if wanted is not None and wanted in record:
         return wanted
     if wanted is None:
@@ -279,7 +280,7 @@ def _assign(rows: Sequence[_Found]) -> dict[str, list[Row]]:
     parts: dict[str, list[Row]] = {split: [] for split in SPLITS}
     has_splits = any(row.split for row in rows)
     for row in rows:
-        split = row.split or ("train" if has_splits else _split_by_hash(f"{row.label}\n{row.text}"))
+        split = row.split or ("train" if has_splits else split_by_hash(f"{row.label}\n{row.text}"))
         parts[split].append(Row(row.text, row.label))
     if has_splits and not parts["dev"]:
         train, parts["train"] = parts["train"], []
@@ -289,7 +290,8 @@ def _assign(rows: Sequence[_Found]) -> dict[str, list[Row]]:
     return parts
 
 
-def _split_by_hash(key: str) -> str:
+def split_by_hash(key: str) -> str:
+    """Return the split of a row that names none: one in ten is test, one in ten dev."""
     place = int(hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest(), 16) % 10
     return "test" if place == 0 else "dev" if place == 1 else "train"
 

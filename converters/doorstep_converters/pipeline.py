@@ -55,7 +55,8 @@ def convert(job: Job, watch: Watch) -> Report:
         plans = [plan for plan in plans if plan.name not in refused]
         candidates = bench.measure(trial, bench.try_all(trial, plans, job.bound))
         survivors = [candidate for candidate in candidates if not candidate.failure]
-        provenance = _provenance(source, data)
+        notes = craft.notes(bench, trial, survivors) if survivors else {}
+        provenance = _provenance(source, data) | notes
         manifest = _pack(job, name, checkpoint, trial, survivors, provenance) if survivors else None
         return Report(
             name=name,

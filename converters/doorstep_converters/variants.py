@@ -238,11 +238,11 @@ class Workbench:
             str(trial.options),
             source_digest(RUNTIMES[plan.runtime].module),
         )
-        arguments = {"bundle": str(self._provisional(trial, plan)), "variant": plan.name, "texts": str(trial.items)}
+        arguments = {"bundle": str(self.provisional(trial, plan)), "variant": plan.name, "texts": str(trial.items)}
         output = self.run(Stage(f"parity-{plan.name}", trial.craft.parity_job, arguments, inputs), threads=1)
         trial.answered[plan.name] = trial.craft.read_answers(output.folder)
 
-    def _provisional(self, trial: Trial, plan: VariantPlan) -> Path:
+    def provisional(self, trial: Trial, plan: VariantPlan) -> Path:
         """Return a bundle of one variant, good for being loaded as a device loads it."""
         folder = self.work / f"{plan.name}-{trial.artifacts[plan.name].digest[:12]}.bundle"
         if not folder.exists():
@@ -262,7 +262,7 @@ class Workbench:
         board = Board(self._device.arch, self._device.cpu, tuple(sorted(self._device.features)))
         inputs = (trial.artifacts[plan.name].digest, str(trial.options), str(asdict(board)))
         arguments = {
-            "bundle": str(self._provisional(trial, plan)),
+            "bundle": str(self.provisional(trial, plan)),
             "variant": plan.name,
             "item": item,
             "task_options": timed.task_options,

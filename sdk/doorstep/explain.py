@@ -42,7 +42,7 @@ class Region(NamedTuple):
     """A tile of a picture.
 
     Attributes:
-        left, top, width, height: shares of the picture's width and height (0 to 1).
+        left, top, width, height: shares of the upright picture's width and height (0 to 1).
         weight: as in `Part`.
     """
 
@@ -137,10 +137,12 @@ def explain(session: Session, task: Any, item: Any, label: str | None, max_parts
         return _explain_history(session, task, item, label, max_parts)
     if not hasattr(task, "of_every_label"):
         raise UsageError("explain: this bundle's task has no labels to explain")
-    scores_of = _scorer(session, task.of_every_label())
-    if hasattr(task, "pixels"):
-        return _explain_picture(scores_of, task.pixels(item), label, max_parts)
-    return _explain_text(scores_of, item, label, max_parts)
+    task = task.of_every_label()
+    if hasattr(task, "seen"):
+        from doorstep.explain_pictures import explain_picture
+
+        return explain_picture(_scorer_of_rows(session, task), task.seen(item), label, max_parts)
+    return _explain_text(_scorer(session, task), item, label, max_parts)
 
 
 def split(text: str, max_parts: int) -> list[tuple[int, int]]:
@@ -238,58 +240,31 @@ class _Game:
         return Faithfulness(*(sum(found) / len(found) for found in self._losses.values()))
 
 
-_Scorer = Callable[[Sequence[Any]], list[Classification]]
+Scorer = Callable[[Sequence[Any]], list[Classification]]
 
 
-def _scorer(session: Session, task: Any) -> _Scorer:
-    def score(items: Sequence[Any]) -> list[Classification]:
-        rows = task.prepare(items)
+def _scorer(session: Session, task: Any) -> Scorer:
+    of_rows = _scorer_of_rows(session, task)
+    return lambda items: of_rows(task.prepare(items))
+
+
+def _scorer_of_rows(session: Session, task: Any) -> Scorer:
+    def score(rows: Sequence[Any]) -> list[Classification]:
         results: list[Classification] = task.results(session.run(task.collate(rows)), rows)
         return results
 
     return score
 
 
-def _explain_text(scores_of: _Scorer, text: Any, label: str | None, max_parts: int) -> Explanation:
+def _explain_text(scores_of: Scorer, text: Any, label: str | None, max_parts: int) -> Explanation:
     if not isinstance(text, str):
         raise InputError(f"item: expected a text (str), got {type(text).__name__}")
     spans = split(text, max_parts)
     whole, *others = scores_of([text, *(without(text, [span]) for span in spans)])
-    label, score = _chosen(whole, label)
+    label, score = chosen(whole, label)
     weights = [score - dict(other.scores)[label] for other in others]
     parts = [Part(text[start:end], start, end, weight) for (start, end), weight in zip(spans, weights, strict=True)]
     return Explanation(label, score, parts=tuple(parts))
-
-
-def _explain_picture(scores_of: _Scorer, pixels: Any, label: str | None, max_parts: int) -> Explanation:
-    """Grey out one tile after another with the picture's mean colour; `pixels` [height, width, 3] uint8."""
-    height, width = pixels.shape[:2]
-    side = max(1, int(max_parts**0.5))
-    rows, columns = min(side, height), min(side, width)
-    boxes = [
-        (height * row // rows, height * (row + 1) // rows, width * column // columns, width * (column + 1) // columns)
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    mean = pixels.mean(axis=(0, 1)).round().astype(pixels.dtype)  # [3]
-    changed = []
-    for top, bottom, left, right in boxes:
-        tile = pixels.copy()
-        tile[top:bottom, left:right] = mean
-        changed.append(tile)
-    whole, *others = scores_of([pixels, *changed])
-    label, score = _chosen(whole, label)
-    regions = [
-        Region(
-            left / width,
-            top / height,
-            (right - left) / width,
-            (bottom - top) / height,
-            score - dict(other.scores)[label],
-        )
-        for (top, bottom, left, right), other in zip(boxes, others, strict=True)
-    ]
-    return Explanation(label, score, regions=tuple(regions))
 
 
 def _explain_history(session: Session, task: History, item: Any, label: str | None, max_parts: int) -> Explanation:
@@ -310,7 +285,12 @@ def _explain_history(session: Session, task: History, item: Any, label: str | No
     return Explanation(label, score, steps=tuple(reversed(steps)))
 
 
-def _chosen(whole: Classification, label: str | None) -> tuple[str, float]:
+def chosen(whole: Classification, label: str | None) -> tuple[str, float]:
+    """Return the label to explain and its score.
+
+    Raises:
+        InputError: the model has no such label.
+    """
     scores = dict(whole.scores)
     if label is None:
         return whole.scores[0]

@@ -14,8 +14,7 @@ from PIL import Image
 from doorstep.errors import FormatError, InputError, UsageError
 from doorstep.predictor import LoadOptions, Predictor
 from doorstep.results import Tensors
-from doorstep.tasks.image_classification import ImageClassification, PictureOptions
-from doorstep.tasks.labelling import Labeller, LabellingOptions
+from doorstep.tasks.pictures import PictureOptions, Pictures
 from doorstep.tasks.raw import RawTensors
 from doorstep.tensors import TensorSpec
 
@@ -225,13 +224,11 @@ def test_no_damaged_picture_ends_in_another_error(pictures: Predictor, kind: str
         assert count == 3
 
 
-SPEC = TensorSpec("pixels", "float32", ("batch", 2, 2, 3))
-LABELLER = Labeller(LabellingOptions(("a", "b", "c")))
-
-
 def tensor(options: PictureOptions, dtype: str = "float32") -> np.ndarray:
-    spec = TensorSpec("pixels", dtype, ("batch", 2, 2, 3))
-    return ImageClassification(options, spec, LABELLER).prepare([RED])[0]
+    size = (options.height, options.width)
+    shape = (3, *size) if options.layout == "NCHW" else (*size, 3)
+    pictures = Pictures(options, [TensorSpec("pixels", dtype, ("batch", *shape))])
+    return pictures.collate([pictures.see(RED, 0).pixels])["pixels"][0]
 
 
 @pytest.mark.parametrize(
@@ -277,4 +274,4 @@ def test_a_model_of_bytes_gets_the_pixels_as_they_are() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match="options: "):
-        ImageClassification(PictureOptions(**{"width": 2, "height": 2, **options}), SPEC, LABELLER)
+        tensor(PictureOptions(**{"width": 2, "height": 2, **options}))

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, help="tokens a text keeps; default: from the data")
     parser.add_argument("--text-column")
     parser.add_argument("--label-column")
+    parser.add_argument("--file-column", help="of a table of pictures")
     parser.add_argument(
         "--agreement", type=between(0, 1), default=0.99, help="bound: share of equal labels (default 0.99)"
     )
@@ -94,7 +95,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         task=arguments.task,
         name=arguments.name,
         version=arguments.version,
-        columns=Columns(arguments.text_column, arguments.label_column),
+        columns=Columns(arguments.text_column, arguments.label_column, file=arguments.file_column),
         variants=tuple(name for name in arguments.variants.split(",") if name),
         bound=Bound(arguments.agreement, arguments.drop),
         training=training_of(arguments, is_forced=arguments.retrain),

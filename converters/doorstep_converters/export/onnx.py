@@ -92,8 +92,17 @@ def module_names(portable: Path) -> dict[str, str]:
 
 def optimize(source: Path, target: Path) -> None:
     """Write `source` with ONNX Runtime's extended fusions; layouts that fit one CPU only are left to the device."""
+    _rewrite(source, target, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
+
+
+def fold(source: Path, target: Path) -> None:
+    """Write `source` with what only depends on weights computed, in standard operators; norms go into convolutions."""
+    _rewrite(source, target, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+
+
+def _rewrite(source: Path, target: Path, level: ort.GraphOptimizationLevel) -> None:
     settings = ort.SessionOptions()
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    settings.graph_optimization_level = level
     settings.optimized_model_filepath = str(target)
     settings.log_severity_level = 3
     ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])

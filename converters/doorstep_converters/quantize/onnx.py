@@ -24,7 +24,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-from doorstep_converters.export.onnx import describe, move_weights, optimize
+from doorstep_converters.export.onnx import describe, fold, move_weights, optimize
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.quantize.packed import pack
 from doorstep_converters.recipe import MIXED, split_recipe
@@ -71,9 +71,11 @@ def quantize(
         dynamic(Path(source), target, can_saturate, excluded=kept)
     elif base == "static_wi8_ai8" and word in (*_METHODS, MIXED):
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
-        ranges = Ranges.measure(Path(source), "" if word == MIXED else word, feeds, out)
-        static(Path(source), target, ranges, can_saturate, excluded=kept)
-        ranges.path.unlink()
+        graph, kinds = for_ranges(Path(source), out)
+        ranges = Ranges.measure(graph, "" if word == MIXED else word, feeds, out, kinds)
+        static(graph, target, ranges, can_saturate, excluded=kept)
+        for scratch in {ranges.path, graph} - {Path(source)}:
+            scratch.unlink()
     else:
         raise UsageError(f"recipe: ONNX Runtime has no {recipe!r}")
     move_weights(target)
@@ -122,18 +124,21 @@ class Ranges:
 
     path: Path
     method: CalibrationMethod
+    kinds: list[str] | None
 
     @classmethod
-    def measure(cls, source: Path, word: str, feeds: Sequence[dict[str, Array]], scratch: Path) -> "Ranges":
+    def measure(
+        cls, source: Path, word: str, feeds: Sequence[dict[str, Array]], scratch: Path, kinds: list[str] | None
+    ) -> "Ranges":
         """Measure ranges as `word` says.
 
         Feed by feed: texts of several lengths do not stack, and all activations at once would fill the memory.
         """
         method, options = _METHODS[word]
-        found = cls(scratch / "ranges.json", method)
-        ends = _collect(source, CalibrationMethod.MinMax, {}, feeds, scratch)
+        found = cls(scratch / "ranges.json", method, kinds)
+        ends = _collect(source, CalibrationMethod.MinMax, {}, feeds, scratch, kinds)
         if method != CalibrationMethod.MinMax:
-            ends = _collect(source, method, options, feeds, scratch, _empty_histograms(ends, method, options))
+            ends = _collect(source, method, options, feeds, scratch, kinds, _empty_histograms(ends, method, options))
         save_tensors_data(ends, found.path)
         return found
 
@@ -144,10 +149,11 @@ def _collect(
     options: dict[str, Any],
     feeds: Sequence[dict[str, Array]],
     scratch: Path,
+    kinds: list[str] | None,
     collector: HistogramCollector | None = None,
 ) -> TensorsData:
     augmented = scratch / "augmented.onnx"
-    calibrator = create_calibrator(source, DENSE, str(augmented), method, extra_options={"symmetric": False, **options})
+    calibrator = create_calibrator(source, kinds, str(augmented), method, extra_options={"symmetric": False, **options})
     if collector is not None:
         calibrator.collector = collector
     for feed in feeds:
@@ -197,6 +203,23 @@ def dynamic(
     raw.unlink()
 
 
+def for_ranges(source: Path, scratch: Path) -> tuple[Path, list[str] | None]:
+    """Return the graph that static quantization starts from, and the operators to quantize (None: all that can be).
+
+    Of a network of 2-D convolutions these are all, of a transformer over pictures the convolution that cuts it into
+    patches too; its norms and softmax stay in fp32. Convolutions are taken before they are fused: a fused one would
+    stay in fp32. The graph is `source`, or a file made in `scratch`.
+    """
+    graph = onnx.load(source.with_name("portable.onnx"), load_external_data=False).graph
+    ranks = {weight.name: len(weight.dims) for weight in graph.initializer}
+    if not any(node.op_type == "Conv" and ranks.get(node.input[1]) == 4 for node in graph.node):
+        return source, DENSE
+    folded = scratch / "folded.onnx"
+    fold(source.with_name("portable.onnx"), folded)
+    is_transformer = {node.op_type for node in graph.node} & {"LayerNormalization", "Softmax", "Erf", "Gelu"}
+    return folded, [*DENSE, "Conv"] if is_transformer else None
+
+
 def static(
     source: Path,
     target: Path,
@@ -205,7 +228,7 @@ def static(
     only: Sequence[str] = (),
     excluded: Sequence[str] = (),
 ) -> None:
-    """Quantize weights and activations; `only` and `excluded` as in `dynamic`."""
+    """Quantize weights and activations of the graph `for_ranges` gave; `only` and `excluded` as in `dynamic`."""
     quantize_static(
         source,
         target,
@@ -215,7 +238,7 @@ def static(
         weight_type=QuantType.QInt8,
         per_channel=True,
         reduce_range=can_saturate,
-        op_types_to_quantize=DENSE,
+        op_types_to_quantize=ranges.kinds,
         nodes_to_quantize=list(only),
         nodes_to_exclude=list(excluded),
         calibrate_method=ranges.method,

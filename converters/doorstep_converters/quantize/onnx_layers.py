@@ -10,7 +10,7 @@ import onnxruntime as ort
 from doorstep.tensors import Array
 from doorstep_converters.quantize.calibration import read_feeds
 from doorstep_converters.quantize.mixed import Run, weigh_graph
-from doorstep_converters.quantize.onnx import DENSE, Ranges, dynamic, static
+from doorstep_converters.quantize.onnx import DENSE, Ranges, dynamic, for_ranges, static
 from doorstep_converters.recipe import split_recipe
 from doorstep_converters.worker import Channel
 
@@ -29,7 +29,8 @@ def weigh(
     """Weigh the layers of an fp32 graph; a job of `stages`, see `mixed.weigh_graph`."""
     feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
     found = weigh_graph(OnnxLayers(Path(source), recipe, feeds, can_saturate, out), feeds, agreement, channel)
-    (out / "ranges.json").unlink(missing_ok=True)
+    for scratch in ("ranges.json", "folded.onnx"):
+        (out / scratch).unlink(missing_ok=True)
     return found
 
 
@@ -41,16 +42,17 @@ class OnnxLayers:
     def __init__(
         self, source: Path, recipe: str, feeds: Sequence[dict[str, Array]], can_saturate: bool, scratch: Path
     ) -> None:
-        self._source = source
         self._is_static = split_recipe(recipe)[0].startswith("static")
+        self._source, kinds = for_ranges(source, scratch) if self._is_static else (source, DENSE)
+        self._kinds = kinds or [*DENSE, "Conv"]
         self._can_saturate = can_saturate
         self._place = scratch / "try.onnx"
-        self._ranges = Ranges.measure(source, "", feeds, scratch) if self._is_static else None
+        self._ranges = Ranges.measure(self._source, "", feeds, scratch, kinds) if self._is_static else None
 
     def layers(self) -> list[str]:
         graph = onnx.load(self._source, load_external_data=False).graph
         weights = {weight.name for weight in graph.initializer if len(weight.dims) >= 2}
-        dense = [node for node in graph.node if node.op_type in DENSE]
+        dense = [node for node in graph.node if node.op_type in self._kinds]
         if self._is_static:
             return [node.name for node in dense if node.op_type != "Gather" or node.input[0] in weights]
         return [node.name for node in dense if weights & set(node.input)]

@@ -93,7 +93,7 @@ def static(model: ov.Model, feeds: Sequence[dict[str, Array]], word: str = "", i
     return nncf.quantize(
         model,
         nncf.Dataset(list(feeds)),
-        model_type=nncf.ModelType.TRANSFORMER,
+        model_type=_kind(model),
         subset_size=len(feeds),
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=list(ignored)),
@@ -132,7 +132,14 @@ def _controlled(model: ov.Model, feeds: Sequence[dict[str, Array]], agreement: f
         nncf.Dataset(pairs),
         validation_fn=agreeing,
         max_drop=1 - agreement,
-        model_type=nncf.ModelType.TRANSFORMER,
+        model_type=_kind(model),
         subset_size=len(feeds),
         preset=nncf.QuantizationPreset.MIXED,
     )
+
+
+def _kind(model: ov.Model) -> nncf.ModelType | None:
+    """Tell NNCF of a transformer, or of any network without convolutions."""
+    kinds = {node.get_type_name() for node in model.get_ops()}
+    is_convolutional = "Convolution" in kinds and not kinds & {"SoftMax", "Softmax", "ScaledDotProductAttention"}
+    return None if is_convolutional else nncf.ModelType.TRANSFORMER

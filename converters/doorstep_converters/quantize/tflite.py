@@ -69,13 +69,28 @@ def _recipe(name: str) -> Any:
             algorithm_key=recipes.AlgorithmName.FLOAT_CASTING,
         )
         return manager.get_quantization_recipe()
-    if name not in ("dynamic_wi8_afp32", "dynamic_wi4_afp32", "static_wi8_ai8", "weight_only_wi8_afp32"):
+    if name == "static_wi8_ai8":
+        return _static()
+    if name not in ("dynamic_wi8_afp32", "dynamic_wi4_afp32", "weight_only_wi8_afp32"):
         raise UsageError(f"recipe: LiteRT has no {name!r}")
     return getattr(recipes, name)()
 
 
+def _static() -> Any:
+    """Quantize everything but what goes in and comes out, which stays as the manifest declares it."""
+    manager = recipe_manager.RecipeManager()
+    manager.add_static_config(
+        regex=".*", operation_name=qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8
+    )
+    for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        manager.add_quantization_config(".*", border, algorithm_key=recipes.AlgorithmName.NO_QUANTIZE)
+    return manager.get_quantization_recipe()
+
+
 def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, list[dict[str, Array]]]:
     """Give every signature the feeds that fit it, the longest first: each has activation ranges of its own."""
+    if "input_ids" not in feeds[0]:  # pictures and fields have one shape
+        return {signature(1, 1): feeds[:_SAMPLES]}
     feeds = sorted(feeds, key=lambda feed: -feed["input_ids"].shape[1])
     chosen = {}
     for length in buckets(max_length):

@@ -14,10 +14,16 @@ TASKS: dict[str, str] = {
     "search": "doorstep_converters.tasks.search",
     "next-item": "doorstep_converters.tasks.next_item",
     "tabular-classification": "doorstep_converters.tasks.tabular_classification",
+    "image-classification": "doorstep_converters.tasks.image_classification",
+    "image-feature-extraction": "doorstep_converters.tasks.image_feature_extraction",
 }
 """Task name to the module whose `CRAFT` is the task's `Craft`."""
 
-_BY_HEAD = {"ForTokenClassification": "token-classification"}
+_BY_HEAD = {
+    "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
+    "ForImageClassificationWithTeacher": "image-classification",
+}
 
 
 def find_craft(task: str) -> Craft:

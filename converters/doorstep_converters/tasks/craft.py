@@ -27,7 +27,7 @@ from doorstep_converters.recipe import CONTROLLED, VariantPlan
 from doorstep_converters.stages import Output, Stage
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
     from doorstep_converters.variants import Trial, Workbench
     from doorstep_converters.worker import Channel
 
@@ -36,7 +36,6 @@ Answers = Any  # a list, or an array [items, ...]
 
 _CALIBRATION = 100
 _GOLDEN = 16
-_MOST_NUMBERS = 512  # of one golden example
 
 
 class Timed(NamedTuple):
@@ -80,6 +79,8 @@ class Craft:
     """What `Parity.accuracy` is for this task."""
     is_scored = True
     """Whether the largest number of the graph's first output is the answer."""
+    most_numbers = 512
+    """Longer answers make no golden example."""
 
     # What stands on disk
 
@@ -180,7 +181,7 @@ class Craft:
         usable = [
             place
             for place, answer in enumerate(trial.expected)
-            if all(best(other[place]) == best(answer) for other in found) and len(answer) <= _MOST_NUMBERS
+            if all(best(other[place]) == best(answer) for other in found) and len(answer) <= self.most_numbers
         ]
         places = thin(usable, _GOLDEN)
         examples = [self.example(trial.evaluation.items[place], trial.expected[place], place) for place in places]
@@ -196,6 +197,10 @@ class Craft:
         if is_file_item(item):
             item = {"file": f"golden/{place:04d}{Path(item['file']).suffix}"}
         return Example(item, {name: round(float(value), 6) for name, value in expected.items()})
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        """Return what else shall stand in the model card, by name."""
+        return {}
 
     def variant(self, plan: VariantPlan, folder: Path, measured: Measured | None = None) -> Variant:
         """Describe a variant of a checkpoint `folder`."""

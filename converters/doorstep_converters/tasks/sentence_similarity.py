@@ -16,11 +16,11 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
+from doorstep_converters.tasks.vectors import compare_vectors, flat_vectors, vector_failure
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
 
-EXACT_COSINE, LOSSY_COSINE = 0.999, 0.98
 _TEXTS = ("text", "sentence", "query", "name", "review", "content")
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
 _POOLING = {
@@ -120,7 +120,7 @@ class SentenceCraft(TextCraft):
         self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]
     ) -> list[dict[str, float]]:
         vectors = self.encode(folder, tokenizer, [self.text_read(item, plan["options"]) for item in items], plan)
-        return [{f"vector[{place}]": round(value, 7) for place, value in enumerate(row)} for row in vectors.tolist()]
+        return flat_vectors(vectors)
 
     def encode(self, folder: Path, tokenizer: Any, texts: Sequence[str], plan: dict[str, Any]) -> Array:
         """Return the checkpoint's vectors [texts, dimensions] float32 (worker)."""
@@ -143,18 +143,10 @@ class SentenceCraft(TextCraft):
         return vectors
 
     def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
-        """Agreement is the mean cosine with the checkpoint's vectors."""
-        one, other = matrix(expected), matrix(got)
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        cosines = (one * other).sum(axis=1) / np.maximum(lengths, 1e-12)
-        error = float(np.abs(one - other).max()) if np.isfinite(other).all() else float("inf")
-        return Parity(len(one), float(cosines.mean()), error, None, None, None, self.metric)
+        return compare_vectors(expected, got, self.metric)
 
     def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
-        wanted = bound.agreement
-        if bound == Bound():
-            wanted = LOSSY_COSINE if plan.is_lossy else EXACT_COSINE
-        return "" if parity.agreement >= wanted else f"mean cosine {parity.agreement:.4f} is below {wanted}"
+        return vector_failure(plan, parity, bound)
 
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return 0.0  # `compare` has no truth to judge by
@@ -162,11 +154,6 @@ class SentenceCraft(TextCraft):
     def text_read(self, item: Any, options: dict[str, Any]) -> str:
         before = options.get("prompts", {}).get(options.get("default_prompt", ""), "")
         return before + self.texts_of([item])[0]
-
-
-def matrix(answers: Sequence[dict[str, float]]) -> Array:
-    """Return flat vectors as an array [items, dimensions]."""
-    return np.array([list(answer.values()) for answer in answers], np.float32)
 
 
 def _dense(folder: Path) -> Any:

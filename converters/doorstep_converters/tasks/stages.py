@@ -1,6 +1,7 @@
 """The stages of any task: ask the checkpoint, ask a variant, train."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from doorstep.golden import flatten
 from doorstep.predictor import LoadOptions, Predictor
 from doorstep_converters.tasks import find_craft
+from doorstep_converters.tasks.craft import is_file_item
 from doorstep_converters.worker import Channel
 
 
@@ -29,7 +31,7 @@ def reference(
     shared.mkdir()
     plan = {
         "options": options,
-        "calibration": json.loads(Path(calibration).read_text(encoding="ascii")),
+        "calibration": _read(calibration),
         "corpus": json.loads(Path(corpus).read_text(encoding="ascii")),
         "max_length": max_length,
         "progress": channel.progress,
@@ -72,13 +74,21 @@ def write_answers(out: Path, answers: list[dict[str, float]]) -> None:
     (out / "answers.json").write_text(json.dumps(answers), encoding="ascii")
 
 
-def _read(path: str) -> list[Any]:
-    """Read items; `{"file": path}` becomes the bytes at an absolute path."""
-    items: list[Any] = json.loads(Path(path).read_text(encoding="ascii"))
-    return [_opened(item) for item in items]
+class Items(Sequence[Any]):
+    """Items; `{"file": path}` becomes the bytes at an absolute path, which are read when they are asked for."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Items(self._items[place])
+        item = self._items[place]
+        return Path(item["file"]).read_bytes() if is_file_item(item) else item
 
 
-def _opened(item: Any) -> Any:
-    if isinstance(item, dict) and item.keys() == {"file"}:
-        return Path(item["file"]).read_bytes()
-    return item
+def _read(path: str) -> Items:
+    return Items(json.loads(Path(path).read_text(encoding="ascii")))

@@ -18,6 +18,7 @@ TASKS: dict[str, str] = {
     "next-item": "doorstep.tasks.next_item",
     "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",
+    "image-feature-extraction": "doorstep.tasks.image_feature_extraction",
     "tensors": "doorstep.tasks.raw",
 }
 """Task name to the module whose `load(bundle, inputs, overrides)` returns a `Task`."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 from tokenizers import Encoding
 
 from doorstep.bundle import Bundle
@@ -13,9 +12,8 @@ from doorstep.errors import FormatError, InputError
 from doorstep.results import Vector
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
+from doorstep.tasks.vectors import VectorForm, VectorOptions
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
-
-PRECISIONS = ("float32", "int8", "binary")
 
 
 class SentenceOptions(NamedTuple):
@@ -23,9 +21,7 @@ class SentenceOptions(NamedTuple):
 
     Attributes:
         max_length: tokens kept of a text, special tokens included.
-        is_normalized: vectors have length 1.
-        dimensions: numbers kept of each vector, from the first on (Kusupati et al. 2022); 0 for all.
-        precision: `float32`; `int8`, scaled by each vector's largest number; `binary`, one bit a number, eight a byte.
+        is_normalized, dimensions, precision: as in `VectorOptions`.
         prompts: name to the text put before an item.
         default_prompt: the prompt of an item that names none; "" for none.
         tokenizer: path of the tokenizer in the bundle.
@@ -44,12 +40,9 @@ class SentenceSimilarity:
     """Texts, or `{"text": …, "prompt": name}`, to vectors."""
 
     def __init__(self, encoder: TextEncoder, options: SentenceOptions) -> None:
-        if options.precision not in PRECISIONS:
-            raise FormatError(f"precision: expected {', '.join(PRECISIONS)}, got {options.precision!r}")
         if options.default_prompt and options.default_prompt not in options.prompts:
             raise FormatError(f"default_prompt: no prompt named {options.default_prompt!r}")
-        if options.dimensions < 0 or (options.precision == "binary" and options.dimensions % 8):
-            raise FormatError(f"dimensions: expected 0 or more, for binary a multiple of 8, got {options.dimensions}")
+        self._form = VectorForm(VectorOptions(options.is_normalized, options.dimensions, options.precision))
         self._encoder = encoder
         self._options = options
 
@@ -63,29 +56,11 @@ class SentenceSimilarity:
         return self._encoder.collate(rows)
 
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Vector]:
-        pooled = self.vectors(fetches)
-        if self._options.precision == "int8":
-            scales = np.maximum(np.abs(pooled).max(axis=1), 1e-12) / 127  # [batch]
-            whole = np.rint(pooled / scales[:, None]).astype(int)
-            return [
-                Vector(tuple(row), "int8", float(scale))
-                for row, scale in zip(whole.tolist(), scales.tolist(), strict=True)
-            ]
-        if self._options.precision == "binary":
-            return [Vector(tuple(row), "binary") for row in np.packbits(pooled > 0, axis=1).tolist()]
-        return [Vector(tuple(row)) for row in pooled.tolist()]
+        return self._form.results(fetches)
 
     def vectors(self, fetches: Fetches) -> Array:
         """Return vectors [batch, dimensions] float32, cut and scaled."""
-        pooled = next(iter(fetches.values())).astype(np.float32, copy=False)
-        wanted = self._options.dimensions
-        if wanted > pooled.shape[1]:
-            raise FormatError(f"dimensions: the model gives {pooled.shape[1]}, got {wanted}")
-        pooled = pooled[:, :wanted] if wanted else pooled
-        if self._options.is_normalized:
-            lengths = np.sqrt(np.square(pooled).sum(axis=1, keepdims=True))
-            pooled = pooled / np.maximum(lengths, 1e-12)
-        return pooled
+        return self._form.vectors(fetches)
 
     def _text(self, item: Any, place: int) -> Any:
         prompt = self._options.default_prompt

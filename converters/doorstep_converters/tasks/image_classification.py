@@ -1,0 +1,91 @@
+"""image-classification: a checkpoint with a head over pictures, probabilities that agree."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from doorstep.errors import CheckpointError, DataError
+from doorstep.golden import Example, best
+from doorstep.tasks import softmax
+from doorstep.tensors import Array
+from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.evaluation import Evaluation, thin
+from doorstep_converters.stages import Stage
+from doorstep_converters.tasks.images import ImageCraft
+from doorstep_converters.tasks.images_data import PictureData
+
+if TYPE_CHECKING:
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
+
+_TOP = 100  # labels of an answer that are kept: of a thousand, the rest is noise
+_SHOWN = 16  # of a golden example
+_EXPLAINED = 16  # pictures that the deletion game is played on
+
+
+class ImageClassificationCraft(ImageCraft):
+    """Answers are label to probability, the most probable first."""
+
+    task = "image-classification"
+    auto = "AutoModelForImageClassification"
+
+    def learn(self, job: "Job", source: Checkpoint, data: PictureData | None, bench: "Workbench") -> Checkpoint:
+        if source.labels is None:
+            raise CheckpointError(f"{source.source}: it has no head for pictures")
+        return source
+
+    def plan(self, job: "Job", data: PictureData | None, checkpoint: Checkpoint) -> Evaluation:
+        if data is not None and (unknown := sorted(set(data.labels) - set(checkpoint.labels or ()))):
+            raise DataError(
+                f"{data.source}: the checkpoint's head lacks {', '.join(unknown[:5])}; correct the labels, or give it "
+                "a new head with --retrain"
+            )
+        return super().plan(job, data, checkpoint)
+
+    def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
+        options = {**super().options(job, checkpoint), "labels": list(checkpoint.labels or ())}
+        if checkpoint.is_multi_label:
+            options["is_multi_label"] = True
+        if job.display_names:
+            options["display_names"] = job.display_names
+        return options
+
+    def module(self, folder: Path, is_pickle_allowed: bool) -> Any:
+        from doorstep_converters.tasks.images_model import Logits, load_model
+
+        return Logits(load_model(folder, self.auto, is_pickle_allowed)).eval()
+
+    def answers_of(self, rows: Array, options: Mapping[str, Any]) -> list[dict[str, float]]:
+        scores = 1 / (1 + np.exp(-rows)) if options.get("is_multi_label") else softmax(rows)  # [items, classes]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
+        labels = options["labels"]
+        return [
+            {labels[place]: float(row[place]) for place in places} for row, places in zip(scores, order, strict=True)
+        ]
+
+    def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
+        return float(np.mean([best(answer) == label for answer, label in zip(answers, truth, strict=True)]))
+
+    def example(self, item: Any, expected: Mapping[str, float], place: int) -> Example:
+        return super().example(item, dict(list(expected.items())[:_SHOWN]), place)
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        """Play the deletion game with the first variant, and say what came of it."""
+        plan = survivors[0].plan
+        items = trial.evaluation.items
+        paths = [item["file"] for item in thin(items[trial.evaluation.final :], _EXPLAINED)]
+        bundle = str(bench.provisional(trial, plan))
+        arguments = {"bundle": bundle, "variant": plan.name, "paths": paths}
+        inputs = (trial.artifacts[plan.name].digest, trial.evaluation.digest, str(trial.options))
+        job = "doorstep_converters.tasks.images_stages:faithfulness"
+        found = bench.run(Stage("explain", job, arguments, inputs), 1).result
+        told = (
+            f"on {len(paths)} pictures, {plan.name}: deleting the tiles that `explain` ranks highest costs the best "
+            f"label {found['ranked']:.3f} of its probability on average, deleting random ones {found['shuffled']:.3f}"
+        )
+        return {"explanations": told}
+
+
+CRAFT = ImageClassificationCraft()
