@@ -16,6 +16,7 @@ from doorstep.results import Classification
 from doorstep.session import Session
 
 MAX_PARTS = 512
+_SEGMENT = 0.05  # seconds, the shortest segment of a recording
 # Han, kana and Bopomofo are written without spaces: every character is a part. Then words, then runs of signs.
 _UNSPACED = (
     "\u3005-\u3007\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -52,19 +53,34 @@ class Region(NamedTuple):
     weight: float
 
 
+class Segment(NamedTuple):
+    """A stretch of a recording.
+
+    Attributes:
+        start, end: seconds.
+        weight: as in `Part`.
+    """
+
+    start: float
+    end: float
+    weight: float
+
+
 class Explanation(NamedTuple):
     """What speaks for a label.
 
     Attributes:
         score: the label's probability for the whole item.
-        parts: of a text, from left to right; empty for a picture.
-        regions: of a picture, row by row; empty for a text.
+        parts: of a text, from left to right; empty for anything else.
+        regions: of a picture, row by row; empty for anything else.
+        segments: of a recording, in their order; empty for anything else.
     """
 
     label: str
     score: float
     parts: tuple[Part, ...] = ()
     regions: tuple[Region, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
@@ -73,11 +89,12 @@ class Explanation(NamedTuple):
             "score": self.score,
             "parts": [part._asdict() for part in self.parts],
             "regions": [region._asdict() for region in self.regions],
+            "segments": [segment._asdict() for segment in self.segments],
         }
 
 
 class Faithfulness(NamedTuple):
-    """What the label's probability loses, on average over the deletions of 1, 2, … parts of all texts.
+    """What the label's probability loses, on average over the deletions of 1, 2, … parts of all items.
 
     Attributes:
         ranked: when parts go by falling weight.
@@ -104,6 +121,8 @@ def explain(session: Session, task: Any, item: Any, label: str | None, max_parts
     scores_of = _scorer(session, task.of_every_label())
     if hasattr(task, "pixels"):
         return _explain_picture(scores_of, task.pixels(item), label, max_parts)
+    if hasattr(task, "waveform"):
+        return _explain_sound(scores_of, task.waveform(item), task.rate, label, max_parts)
     return _explain_text(scores_of, item, label, max_parts)
 
 
@@ -127,32 +146,45 @@ def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join([*kept, text[end_before:]])
 
 
+def silenced(samples: Any, spans: Sequence[tuple[int, int]]) -> Any:
+    """Return a copy of `samples` [samples] with silence in `spans`."""
+    changed = samples.copy()
+    for start, end in spans:
+        changed[start:end] = 0
+    return changed
+
+
 def faithfulness(
-    explain_: Callable[[str], Explanation], score: Callable[[Sequence[str], str], list[float]], texts: Sequence[str]
+    explain_: Callable[[Any], Explanation],
+    score: Callable[[Sequence[Any], str], list[float]],
+    items: Sequence[Any],
+    remove: Callable[[Any, Sequence[tuple[Any, Any]]], Any] = without,
 ) -> Faithfulness:
     """Delete ranked and random parts, and compare what the score loses (the deletion game of Petsiuk et al., 2018).
 
     Args:
         explain_: for example `predictor.explain`.
-        score: texts and a label to the label's probability for each.
-        texts: with two parts or more each; others show nothing and are left out.
+        score: items and a label to the label's probability for each.
+        items: texts, or recordings, with two parts or more each; others show nothing and are left out.
+        remove: an item and (start, end) of parts to the item without them.
 
     Raises:
-        UsageError: no text has two parts.
+        UsageError: no item has two parts.
     """
     losses: dict[str, list[float]] = {"ranked": [], "shuffled": []}
-    for number, text in enumerate(texts):
-        told = explain_(text)
-        if len(told.parts) < 2:
+    for number, item in enumerate(items):
+        told = explain_(item)
+        parts: Sequence[Part | Segment] = told.parts or told.segments
+        if len(parts) < 2:
             continue
-        ranked = [part[1:3] for part in sorted(told.parts, key=lambda part: -part.weight)]
+        ranked = [(part.start, part.end) for part in sorted(parts, key=lambda part: -part.weight)]
         shuffled = list(ranked)
         random.Random(number).shuffle(shuffled)  # noqa: S311 -- no secret
         for name, order in (("ranked", ranked), ("shuffled", shuffled)):
-            deleted = [without(text, order[:count]) for count in range(1, len(order))]
+            deleted = [remove(item, order[:count]) for count in range(1, len(order))]
             losses[name] += [told.score - left for left in score(deleted, told.label)]
     if not losses["ranked"]:
-        raise UsageError("faithfulness: expected a text of two parts or more, got none")
+        raise UsageError("faithfulness: expected an item of two parts or more, got none")
     return Faithfulness(*(sum(found) / len(found) for found in losses.values()))
 
 
@@ -208,6 +240,19 @@ def _explain_picture(scores_of: _Scorer, pixels: Any, label: str | None, max_par
         for (top, bottom, left, right), other in zip(boxes, others, strict=True)
     ]
     return Explanation(label, score, regions=tuple(regions))
+
+
+def _explain_sound(scores_of: _Scorer, samples: Any, rate: int, label: str | None, max_parts: int) -> Explanation:
+    """Silence one segment after another; `samples` [samples] float32."""
+    count = max(1, min(max_parts, int(len(samples) / rate / _SEGMENT)))
+    spans = list(pairwise(len(samples) * number // count for number in range(count + 1)))
+    whole, *others = scores_of([samples, *(silenced(samples, [span]) for span in spans)])
+    label, score = _chosen(whole, label)
+    segments = [
+        Segment(start / rate, end / rate, score - dict(other.scores)[label])
+        for (start, end), other in zip(spans, others, strict=True)
+    ]
+    return Explanation(label, score, segments=tuple(segments))
 
 
 def _chosen(whole: Classification, label: str | None) -> tuple[str, float]:

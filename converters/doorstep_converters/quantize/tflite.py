@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 from ai_edge_quantizer import recipe as recipes
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-from doorstep_converters.export.tflite import buckets, signature
-from doorstep_converters.quantize.calibration import pad_feed, read_feeds
+from doorstep_converters.export.tflite import signature
+from doorstep_converters.quantize.calibration import feed_length, fit_feed, read_feeds
 from doorstep_converters.worker import Channel
 
 _SAMPLES = 64  # calibration feeds of each signature
@@ -34,7 +35,7 @@ def quantize(
     ranges = None
     if worker.need_calibration:
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int32")
-        ranges = worker.calibrate(_by_signature(feeds, max_length), num_threads=2)
+        ranges = worker.calibrate(_by_signature(feeds, _lengths(source)), num_threads=2)
         channel.progress(0.7)
     worker.quantize(ranges).export_model(str(out / "model.tflite"), overwrite=True)
     return {}
@@ -59,12 +60,17 @@ def _recipe(name: str) -> Any:
     return getattr(recipes, name)()
 
 
-def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, list[dict[str, Array]]]:
+def _by_signature(feeds: list[dict[str, Array]], lengths: list[int]) -> dict[str, list[dict[str, Array]]]:
     """Give every signature the feeds that fit it, the longest first: each has activation ranges of its own."""
-    feeds = sorted(feeds, key=lambda feed: -feed["input_ids"].shape[1])
+    feeds = sorted(feeds, key=lambda feed: -feed_length(feed))
     chosen = {}
-    for length in buckets(max_length):
-        fitting = [pad_feed(feed, length) for feed in feeds if feed["input_ids"].shape[1] <= length]
-        cut = [{name: array[:, :length] for name, array in feeds[-1].items()}]
-        chosen[signature(1, length)] = (fitting or cut)[:_SAMPLES]
+    for length in lengths:
+        fitting = [feed for feed in feeds if feed_length(feed) <= length] or feeds[-1:]
+        chosen[signature(1, length)] = [fit_feed(feed, length) for feed in fitting[:_SAMPLES]]
     return chosen
+
+
+def _lengths(source: str) -> list[int]:
+    """Read the lengths of a file's signatures, in rising order."""
+    names = Interpreter(model_path=source).get_signature_list()
+    return sorted(int(name.rpartition("s")[2]) for name in names)

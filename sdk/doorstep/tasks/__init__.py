@@ -17,6 +17,8 @@ TASKS: dict[str, str] = {
     "search": "doorstep.tasks.search",
     "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",
+    "audio-classification": "doorstep.tasks.audio_classification",
+    "automatic-speech-recognition": "doorstep.tasks.automatic_speech_recognition",
     "tensors": "doorstep.tasks.raw",
 }
 """Task name to the module whose `load(bundle, inputs, overrides)` returns a `Task`."""
