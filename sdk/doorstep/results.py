@@ -136,7 +136,7 @@ class Transcript(NamedTuple):
     """What was said in a recording; "" where nothing was.
 
     Attributes:
-        score: mean score of its words; of silence, the mean probability that nothing is said (0 to 1).
+        score: mean score of its words; of silence, the least probability of a frame that nothing is said (0 to 1).
     """
 
     text: str

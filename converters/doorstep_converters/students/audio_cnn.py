@@ -74,8 +74,8 @@ class LogMel(nn.Module):
         angles = angles * (-2 * torch.pi / config.fft)  # [bins, window]
         waves = torch.cat([torch.cos(angles), torch.sin(angles)]) * hann  # [2·bins, window]
         filters = mel_filter_bank(bins, config.mels, 20.0, config.rate / 2, config.rate, mel_scale="htk")
-        self.register_buffer("waves", waves[:, None].float(), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters.T.copy()).float()[:, :, None], persistent=False)
+        self.register_buffer("waves", waves[:, None].float())
+        self.register_buffer("filters", torch.from_numpy(filters.T.copy()).float()[:, :, None])
         self.bins = bins
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -155,10 +155,6 @@ class AudioCnn(PreTrainedModel):
         if isinstance(module, nn.Linear):
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)
-        elif isinstance(module, LogMel):
-            made = LogMel(self.config)
-            module.waves.copy_(made.waves)
-            module.filters.copy_(made.filters)
 
 
 class AudioCnnForSequenceClassification(AudioCnn):

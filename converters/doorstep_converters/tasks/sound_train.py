@@ -1,4 +1,4 @@
-"""Training on sound: recordings are changed a little each time they are seen; labels or letters, and maybe a teacher."""
+"""Training on sound: recordings change a little each time they are seen; labels or letters, and maybe a teacher."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,7 +83,7 @@ def train_sound(out: Path, channel: "Channel", checkpoint: Path | None, data: An
     rate = options["learning_rate"] or (2e-3 if checkpoint is None else 1e-4)
     course = Course(epochs, _BATCH, rate, 0.02, warmup=0.1, seed=options["seed"])
     graph.train()
-    figures = fit(graph, rows["train"], loss_of, dev_figure, course, channel)
+    figures = fit(graph, rows["train"], loss_of, dev_figure, course, channel, lambda row: len(row[0]))
     model.eval()
     model.save_pretrained(out)
     return figures

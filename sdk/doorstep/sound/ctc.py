@@ -68,7 +68,7 @@ class CtcDecoder:
         words = [self._word(group, probabilities) for group in self._groups(pieces)]
         scores = [word.score for word in words]
         if not words:
-            silence = float(probabilities[:, self._options.blank].mean()) if len(probabilities) else 1.0
+            silence = float(probabilities[:, self._options.blank].min()) if len(probabilities) else 1.0
             return Transcript("", silence, ())
         if self._words:
             text = " ".join(word.text for word in words)

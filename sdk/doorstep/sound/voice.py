@@ -17,6 +17,7 @@ from doorstep.tensors import Array
 _FRAMES = 100  # a second
 _QUIETEST = -100.0  # dB against full scale
 _BACKGROUND = 200  # frames in which the background is looked for
+_PRIOR = 10.0  # dB above the quietest voice: the loudest background that the first frame is believed to be
 
 
 class Voice(NamedTuple):
@@ -85,7 +86,7 @@ class _Cutter:
         self._ring = np.zeros((self._most + self._begin + self._around + self._pause, self._width), np.float32)
         self._part = np.zeros(0, np.float32)  # samples of the frame that is not full yet
         self._count = 0  # frames taken
-        self._levels = np.full(_BACKGROUND, voice.quietest_db - voice.above_db)  # dB of the last frames
+        self._levels: Array | None = None  # dB of the last frames
         self._voiced = self._unvoiced = 0  # frames in a row
         self._start: int | None = None  # first frame of the open utterance
         self._end = 0  # last frame of the utterance before, so that none is heard twice
@@ -125,6 +126,8 @@ class _Cutter:
         """Tell whether a frame is voice."""
         energy = float(np.dot(frame, frame)) / len(frame)
         level = max(_QUIETEST, 10 * float(np.log10(energy + 1e-12)))
+        if self._levels is None:  # a stream that begins within a word must not take it for the background
+            self._levels = np.full(_BACKGROUND, min(level, self._voice.quietest_db + _PRIOR))
         self._levels[self._count % _BACKGROUND] = level
         return level > max(float(self._levels.min()) + self._voice.above_db, self._voice.quietest_db)
 

@@ -119,9 +119,7 @@ def _read_format(data: bytes) -> Format:
             f"{_NAMES.get(kind, f'format {kind:#x}')}; {_REMEDY}"
         )
     if not 1 <= channels <= MOST_CHANNELS or frame != form.frame:
-        raise InputError(
-            f"the WAV file's header is damaged: {channels} channels of {bits} bits, frames of {frame} bytes"
-        )
+        raise InputError(f"the WAV file's header is damaged: {channels} × {bits} bits in frames of {frame} bytes")
     check_rate(rate)
     return form
 
