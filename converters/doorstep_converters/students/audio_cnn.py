@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutp
 from doorstep_converters.students.layers import AttentionPooling, Head, masked_mean, windows
 
 FLOOR = 1e-6  # of a mel band's power; 16-bit silence lies below
-_CLOSED = 40.0  # 1 - sigmoid(40) is 4e-18
+_CLOSED = -40.0  # sigmoid(-40) is 4e-18
 _SCALE = 0.4  # log-mel values spread over about 2.5
 _BLANK_BEYOND = 10.0
 
@@ -121,7 +121,7 @@ class AudioCnn(PreTrainedModel):
             Filters(config.width, config.width, 1, 1, config.dropout) for _ in range(config.layers)
         )
         if config.states:
-            self.cell = nn.GRU(config.width + 1, config.states, batch_first=True, bidirectional=True)
+            self.cell = nn.LSTM(config.width + 1, config.states, batch_first=True, bidirectional=True)
         return 2 * config.states if config.states else config.width
 
     def frames(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,13 +142,13 @@ class AudioCnn(PreTrainedModel):
         return x, mask
 
     def train(self, mode: bool = True) -> "AudioCnn":
-        """Switch between training and answering; padding keeps the update gate open for the old state, as in BiLSTM."""
+        """Switch between training and answering; in padding the cell's gates stay closed, as in `students.bilstm`."""
         super().train(mode)
         states = self.config.states
         with torch.no_grad():
             for weight in (self.cell.weight_ih_l0, self.cell.weight_ih_l0_reverse) if states else ():
-                weight[:, -1] = 0.0  # rows: reset, update, new
-                weight[states : 2 * states, -1] = _CLOSED
+                weight[: 2 * states, -1] = _CLOSED  # rows: input, forget, cell, output
+                weight[2 * states :, -1] = 0.0
         return self
 
     def _init_weights(self, module: nn.Module) -> None:
