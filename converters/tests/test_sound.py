@@ -186,7 +186,7 @@ def test_a_ctc_checkpoint_writes_the_same_in_every_engine(cache: Path, tmp_path:
 def test_words_are_learnt_from_recordings_and_answered_in_every_engine(
     words: Path, cache: Path, tmp_path: Path
 ) -> None:
-    job = {"data": words, "training": Training(epochs=14, teacher="new:cnn-2l-32w")}
+    job = {"data": words, "training": Training(epochs=40, teacher="new:cnn-2l-32w")}
     report = _convert("new:cnn-1l-16w", "audio-classification", tmp_path, cache, **job)
     _all_pass(report)
     assert report.manifest is not None

@@ -16,6 +16,7 @@ from device_tests.bench.overhead import Figures, bare_command, our_command, pipe
 from device_tests.bench.peer_table import peers
 from device_tests.bench.real_data import real_data
 from device_tests.bench.serving import serving
+from device_tests.bench.sounds import PARTS, SEEDS, sounds
 from device_tests.bench.students import SETS, students
 from device_tests.bench.tasks import tasks
 from doorstep.bundle import Bundle
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument(
-        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve"], action="append"
+        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "sounds", "serve"], action="append"
     )
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
@@ -44,10 +45,12 @@ def main() -> int:
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--teachers", type=Path, default=ROOT / ".cache/bench/teachers", help="a checkpoint a set")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--sounds", choices=PARTS, action="append", help="only these parts of `--only sounds`")
+    parser.add_argument("--seed", type=int, action="append", help="of `--only sounds`; default 1, 2 and 3")
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    if not set(arguments.only or ["overhead"]) <= {"students", "tasks"} and not arguments.bundle.is_dir():
+    if not set(arguments.only or ["overhead"]) <= {"students", "tasks", "sounds"} and not arguments.bundle.is_dir():
         sys.stderr.write(f"{arguments.bundle}: not there; make it first: make convert TARGET=x86-64\n")
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
@@ -73,6 +76,8 @@ def main() -> int:
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT)
+    if "sounds" in wanted:
+        report["sounds"] = sounds(arguments.data, ROOT, arguments.sounds or PARTS, arguments.seed or SEEDS)
     if "serve" in wanted:
         checkpoint = arguments.checkpoint or _newest_checkpoint()
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)

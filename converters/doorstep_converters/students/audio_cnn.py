@@ -4,8 +4,10 @@ Filters over windows of frames as dense layers (see `students.layers`), half as 
 wanted a recurrent layer in both directions on top.
 """
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -16,7 +18,7 @@ from doorstep_converters.students.layers import AttentionPooling, Head, masked_m
 
 FLOOR = 1e-6  # of a mel band's power; 16-bit silence lies below
 _CLOSED = -40.0  # sigmoid(-40) is 4e-18
-_SCALE = 0.4  # log-mel values spread over about 2.5
+_RANGE = 9.0  # 39 dB in the logarithms of power; what lies deeper below the loudest band is silence
 _BLANK_BEYOND = 10.0
 
 
@@ -69,13 +71,12 @@ class LogMel(nn.Module):
         super().__init__()
         self.hop = config.hop
         bins = config.fft // 2 + 1
-        hann = torch.from_numpy(window_function(config.window, "hann")).double()  # [window]
-        angles = torch.arange(bins).double()[:, None] * torch.arange(config.window).double()[None]
-        angles = angles * (-2 * torch.pi / config.fft)  # [bins, window]
-        waves = torch.cat([torch.cos(angles), torch.sin(angles)]) * hann  # [2·bins, window]
+        hann = window_function(config.window, "hann")  # [window]
+        angles = np.outer(np.arange(bins), np.arange(config.window)) * (2 * np.pi / config.fft)  # [bins, window]
+        waves = np.concatenate([np.cos(angles), np.sin(angles)]) * hann  # [2·bins, window]
         filters = mel_filter_bank(bins, config.mels, 20.0, config.rate / 2, config.rate, mel_scale="htk")
-        self.register_buffer("waves", waves[:, None].float())
-        self.register_buffer("filters", torch.from_numpy(filters.T.copy()).float()[:, :, None])
+        self.register_buffer("waves", torch.from_numpy(waves[:, None].astype(np.float32)))
+        self.register_buffer("filters", torch.from_numpy(filters.T[:, :, None].astype(np.float32)))
         self.bins = bins
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -129,7 +130,7 @@ class AudioCnn(PreTrainedModel):
         x = self.log_mel(waveform)  # [batch, frames, mels]
         ends = torch.arange(x.shape[1], device=x.device, dtype=lengths.dtype) * self.config.hop + self.config.window
         mask = (ends[None] <= lengths[:, None]).to(x.dtype).unsqueeze(2)  # [batch, frames, 1]
-        x = (x - masked_mean(x, mask)[:, None]) * mask * _SCALE
+        x = _below_peak(x, mask)
         if self.training:
             x = _with_holes(x)
         mask = mask[:, :: self.config.stride]
@@ -193,6 +194,15 @@ def blank_beyond(logits: torch.Tensor, mask: torch.Tensor, blank: int) -> torch.
     silent = torch.zeros(logits.shape[2], dtype=logits.dtype)
     silent[blank] = _BLANK_BEYOND
     return logits * mask + silent.to(logits.device) * (1.0 - mask)
+
+
+def _below_peak(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Scale features [batch, frames, mels] to -1 … 1 below each recording's loudest, 0 at padding.
+
+    So neither loudness nor the share of silence changes them (as in Whisper, https://arxiv.org/abs/2212.04356).
+    """
+    peak = (x * mask + math.log(FLOOR) * (1.0 - mask)).amax(dim=(1, 2), keepdim=True)  # [batch, 1, 1]
+    return (torch.clamp(x - peak, min=-_RANGE) * (2 / _RANGE) + 1.0) * mask
 
 
 def _with_holes(x: torch.Tensor) -> torch.Tensor:
