@@ -14,6 +14,7 @@ import numpy as np
 from doorstep.cli.output import table
 from doorstep.sound.items import recording_of
 from doorstep.sound.wave import write_wave
+from doorstep.tensors import Array
 from doorstep_converters.tasks.sound_data import read_sounds
 
 SEEDS = (1, 2, 3)
@@ -78,7 +79,7 @@ def _convert(
                 size,
                 measured.get("p50_ms"),
                 candidate["reason"][:60] or "packed",
-            ]  # fmt: skip
+            ]
         )
     return rows
 
@@ -122,7 +123,7 @@ def _strings(data: Path, place: Path) -> Path:
             by_speaker.setdefault(speakers[split, row["file"]], []).append(number)
         for number in range(count):
             places = generator.choice(by_speaker[generator.choice(sorted(by_speaker))], generator.integers(2, 6))
-            parts = [np.zeros(generator.integers(200, 1200), np.float32)]
+            parts: list[Array] = [np.zeros(generator.integers(200, 1200), np.float32)]
             for chosen in places.tolist():
                 samples, _ = recording_of(paths[chosen], 8000, 600.0)
                 parts += [samples / max(1e-3, float(np.abs(samples).max())) * 0.5]
