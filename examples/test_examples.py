@@ -85,6 +85,15 @@ def test_what_a_visitor_takes_next_is_learnt_explained_and_new_things_are_met() 
     assert told["also read in a history"].endswith("skipped: gone")
 
 
+@pytest.mark.slow
+def test_spoken_commands_are_heard_in_a_stream() -> None:
+    done = subprocess.run([sys.executable, HERE / "voice/voice.py"], capture_output=True, text=True, check=True)
+    *heard, told, wrong = done.stdout.splitlines()
+    assert [line.rpartition(" → ")[2] for line in heard] == ["next", "next", "back", "help", "pay"]
+    assert float(told.split()[-2]) >= 1.0
+    assert "expected a WAV file" in wrong
+
+
 @pytest.mark.xfail(reason="a known defect: where no word matches, letters in common outweigh the meaning")
 @pytest.mark.slow
 def test_a_shop_finds_its_products() -> None:

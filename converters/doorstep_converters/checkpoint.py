@@ -19,7 +19,9 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+SOUND = ("doorstep-audio-cnn", "hubert", "wav2vec2")
 _MAX_JSON = 16 << 20
+_MOST_TOKENS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,31 @@ def find_picture_checkpoint(source: str, *, is_pickle_allowed: bool = False) -> 
         is_multi_label=config.get("problem_type") == "multi_label_classification",
         digest=_digest(folder),
     )
+
+
+def find_sound_checkpoint(source: str, head: str, is_pickle_allowed: bool = False) -> Checkpoint:
+    """Find and check a checkpoint that hears: wav2vec 2.0, HuBERT or a network of doorstep's own.
+
+    Its `labels` are classes, or the tokens that a CTC head writes; None where it has no head that ends in `head`.
+
+    Raises:
+        CheckpointError: missing, empty, no checkpoint, only pickled weights, another architecture, no vocabulary.
+    """
+    folder = find_folder(source, is_pickle_allowed)
+    config = read_json(folder / "config.json")
+    model_type = str(config.get("model_type", ""))
+    if model_type not in SOUND:
+        raise CheckpointError(
+            f"{folder}: architecture {model_type or 'unknown'!r} is none for sound that doorstep knows; "
+            f"what works: {', '.join(SOUND)}"
+        )
+    if config.get("add_adapter"):
+        raise CheckpointError(f"{folder}: adapters (add_adapter) are not known; merge them into the weights first")
+    _check_weights(folder, is_pickle_allowed)
+    labels = _labels(config, head)
+    if labels is not None and head == "ForCTC":
+        labels = _tokens(folder, config)
+    return Checkpoint(source, folder, model_type, labels, 0, _licence(folder), False, _digest(folder))
 
 
 def own_checkpoint(source: str, task: str, kinds: Sequence[str]) -> Checkpoint:
@@ -217,6 +244,22 @@ def _labels(config: dict[str, Any], head: str) -> tuple[str, ...] | None:
         return None
     names = config.get("id2label") or {str(place): f"LABEL_{place}" for place in range(config.get("num_labels", 2))}
     return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _tokens(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """Return what each class of a CTC head writes; "" for numbers that the vocabulary leaves out."""
+    size = config.get("vocab_size")
+    names = read_json(folder / "vocab.json")
+    if not isinstance(size, int) or not 1 <= size <= _MOST_TOKENS:
+        raise CheckpointError(f"{folder}: expected a vocab_size of 1 to {_MOST_TOKENS}, got {size!r:.40}")
+    found = [""] * size
+    for token, place in names.items():
+        if not isinstance(place, int) or not 0 <= place < size:
+            raise CheckpointError(
+                f"{folder}: vocab.json: expected numbers below {size}, got {place!r:.40} for {token!r:.40}"
+            )
+        found[place] = token
+    return tuple(found)
 
 
 def _max_length(folder: Path, config: dict[str, Any]) -> int:

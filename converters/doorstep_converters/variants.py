@@ -167,7 +167,7 @@ class Workbench:
             **trial.craft.export_arguments(),
         }
         if base == "tflite":
-            arguments["max_length"] = trial.options.get("max_length", 0)
+            arguments["max_length"] = trial.craft.longest(trial.options)
         inputs = (trial.checkpoint.digest, trial.craft.source_digest() if "task" in arguments else "")
         return self.run(Stage(f"export-{base}", f"doorstep_converters.export.{base}:export", arguments, inputs), 1)
 
@@ -218,7 +218,7 @@ class Workbench:
             "recipe": plan.recipe,
             "calibration": str(_calibration(trial, self.work)),
             "tokenizer": str(trial.tokenizer),
-            "max_length": trial.options.get("max_length", 0),
+            "max_length": trial.craft.longest(trial.options),
             "can_saturate": trial.can_saturate,
         }
 

@@ -91,7 +91,7 @@ def test_rare_values_are_cut_from_the_range_in_onnx_runtime(word: str, tmp_path:
     feeds[17]["x"][0, 3] = 500.0
     widths = {}
     for name in ("", word):
-        ranges = onnx_quantizer.Ranges.measure(source, name, feeds, tmp_path)
+        ranges = onnx_quantizer.Ranges.measure(source, name, feeds, tmp_path, onnx_quantizer.DENSE)
         lowest, highest = load_tensors_data(ranges.path)["x"].range_value
         widths[name] = highest.item() - lowest.item()
     assert widths[""] > 500

@@ -18,6 +18,7 @@ from device_tests.bench.pulling import pulling
 from device_tests.bench.real_data import real_data
 from device_tests.bench.retraining import retraining
 from device_tests.bench.serving import serving
+from device_tests.bench.sounds import PARTS, SEEDS, sounds
 from device_tests.bench.students import SETS, students
 from device_tests.bench.tasks import tasks
 from doorstep.bundle import Bundle
@@ -27,8 +28,8 @@ from doorstep.measure import Plan, measure
 
 ROOT = Path(__file__).parents[2]
 TEXT = "hi there, is the oat milk back in stock, and which aisle would I find it in please"
-SECTIONS = ("overhead", "int8", "peers", "data", "students", "tasks", "serve", "pull", "retrain")
-WITHOUT_BUNDLE = {"students", "tasks", "pull", "retrain"}
+SECTIONS = ("overhead", "int8", "peers", "data", "students", "tasks", "sounds", "serve", "pull", "retrain")
+WITHOUT_BUNDLE = {"students", "tasks", "sounds", "pull", "retrain"}
 _INT8 = {"onnx": "onnx-int8", "openvino": "openvino-int8-static", "tflite": "tflite-int8"}
 
 
@@ -48,6 +49,8 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="NAME", help="students: only these data sets")
     parser.add_argument("--task", action="append", default=[], help="only these tasks or checkpoints, of section tasks")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    parser.add_argument("--sounds", choices=PARTS, action="append", help="only these parts of `--only sounds`")
+    parser.add_argument("--seed", type=int, action="append", help="of `--only sounds`; default 1, 2 and 3")
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -78,6 +81,8 @@ def main() -> int:
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT, arguments.task)
+    if "sounds" in wanted:
+        report["sounds"] = sounds(arguments.data, ROOT, arguments.sounds or PARTS, arguments.seed or SEEDS)
     if "serve" in wanted:
         checkpoint = arguments.checkpoint or _newest_checkpoint()
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)

@@ -17,6 +17,7 @@ from doorstep.session import Session
 from doorstep.tensors import Feeds, Fetches
 
 MAX_PARTS = 512
+_SEGMENT = 0.05  # seconds, the shortest segment of a recording
 # Han, kana and Bopomofo are written without spaces: every character is a part. Then words, then runs of signs.
 _UNSPACED = (
     "\u3005-\u3007\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -66,6 +67,19 @@ class Step(NamedTuple):
     weight: float
 
 
+class Segment(NamedTuple):
+    """A stretch of a recording.
+
+    Attributes:
+        start, end: seconds.
+        weight: as in `Part`.
+    """
+
+    start: float
+    end: float
+    weight: float
+
+
 class Explanation(NamedTuple):
     """What speaks for a label.
 
@@ -74,6 +88,7 @@ class Explanation(NamedTuple):
         parts: of a text, from left to right; empty elsewhere.
         regions: of a picture, row by row; empty elsewhere.
         steps: of a history, oldest first; empty elsewhere.
+        segments: of a recording, in their order; empty elsewhere.
     """
 
     label: str
@@ -81,6 +96,7 @@ class Explanation(NamedTuple):
     parts: tuple[Part, ...] = ()
     regions: tuple[Region, ...] = ()
     steps: tuple[Step, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts and lists, ready for JSON."""
@@ -90,11 +106,12 @@ class Explanation(NamedTuple):
             "parts": [part._asdict() for part in self.parts],
             "regions": [region._asdict() for region in self.regions],
             "steps": [step._asdict() for step in self.steps],
+            "segments": [segment._asdict() for segment in self.segments],
         }
 
 
 class Faithfulness(NamedTuple):
-    """What the label's probability loses, on average over the deletions of 1, 2, … parts of all texts.
+    """What the label's probability loses, on average over the deletions of 1, 2, … parts of all items.
 
     Attributes:
         ranked: when parts go by falling weight.
@@ -142,6 +159,8 @@ def explain(session: Session, task: Any, item: Any, label: str | None, max_parts
         from doorstep.explain_pictures import explain_picture
 
         return explain_picture(_scorer_of_rows(session, task), task.seen(item), label, max_parts)
+    if hasattr(task, "waveform"):
+        return _explain_sound(_scorer(session, task), task.waveform(item), task.rate, label, max_parts)
     return _explain_text(_scorer(session, task), item, label, max_parts)
 
 
@@ -165,29 +184,42 @@ def without(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join([*kept, text[end_before:]])
 
 
+def silenced(samples: Any, spans: Sequence[tuple[int, int]]) -> Any:
+    """Return a copy of `samples` [samples] with silence in `spans`."""
+    changed = samples.copy()
+    for start, end in spans:
+        changed[start:end] = 0
+    return changed
+
+
 def faithfulness(
-    explain_: Callable[[str], Explanation], score: Callable[[Sequence[str], str], list[float]], texts: Sequence[str]
+    explain_: Callable[[Any], Explanation],
+    score: Callable[[Sequence[Any], str], list[float]],
+    items: Sequence[Any],
+    remove: Callable[[Any, Sequence[tuple[Any, Any]]], Any] = without,
 ) -> Faithfulness:
     """Delete ranked and random parts, and compare what the score loses (the deletion game of Petsiuk et al., 2018).
 
     Args:
         explain_: for example `predictor.explain`.
-        score: texts and a label to the label's probability for each.
-        texts: with two parts or more each; others show nothing and are left out.
+        score: items and a label to the label's probability for each.
+        items: texts, or recordings, with two parts or more each; others show nothing and are left out.
+        remove: an item and (start, end) of parts to the item without them.
 
     Raises:
-        UsageError: no text has two parts.
+        UsageError: no item has two parts.
     """
     game = _Game()
-    for number, text in enumerate(texts):
-        told = explain_(text)
-        spans = [part[1:3] for part in sorted(told.parts, key=lambda part: -part.weight)]
+    for number, item in enumerate(items):
+        told = explain_(item)
+        parts: Sequence[Part | Segment] = told.parts or told.segments
+        spans = [(part.start, part.end) for part in sorted(parts, key=lambda part: -part.weight)]
 
-        def scored(gone: list[list[Any]], text: str = text, label: str = told.label) -> list[float]:
-            return score([without(text, spans) for spans in gone], label)
+        def scored(gone: list[list[Any]], item: Any = item, label: str = told.label) -> list[float]:
+            return score([remove(item, spans) for spans in gone], label)
 
         game.play(number, spans, told.score, scored)
-    return game.outcome("text of two parts")
+    return game.outcome("item of two parts")
 
 
 def history_faithfulness(session: Session, task: "History", items: Sequence[Any], max_parts: int = 64) -> Faithfulness:
@@ -283,6 +315,19 @@ def _explain_history(session: Session, task: History, item: Any, label: str | No
     last = len(whole.ids) - 1
     steps = [Step(whole.ids[place], last - place, score - other) for place, other in zip(places, others, strict=True)]
     return Explanation(label, score, steps=tuple(reversed(steps)))
+
+
+def _explain_sound(scores_of: Scorer, samples: Any, rate: int, label: str | None, max_parts: int) -> Explanation:
+    """Silence one segment after another; `samples` [samples] float32."""
+    count = max(1, min(max_parts, int(len(samples) / rate / _SEGMENT)))
+    spans = list(pairwise(len(samples) * number // count for number in range(count + 1)))
+    whole, *others = scores_of([samples, *(silenced(samples, [span]) for span in spans)])
+    label, score = chosen(whole, label)
+    segments = [
+        Segment(start / rate, end / rate, score - dict(other.scores)[label])
+        for (start, end), other in zip(spans, others, strict=True)
+    ]
+    return Explanation(label, score, segments=tuple(segments))
 
 
 def chosen(whole: Classification, label: str | None) -> tuple[str, float]:

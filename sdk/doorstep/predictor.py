@@ -152,8 +152,15 @@ class Predictor:
         return results
 
     def stream(self, items: Iterable[Any], *, batch_size: int = 1) -> Iterator[Any]:
-        """Answer items as they come, in order. `batch_size` items are awaited before the first answer."""
+        """Answer items as they come, in order. `batch_size` items are awaited before the first answer.
+
+        For a task that listens, items are chunks of one long recording, of any size; what is answered are the
+        utterances in it, each as soon as it ends.
+        """
         _check_batch_size(batch_size)
+        if listen := getattr(self._task, "listen", None):
+            yield from listen(items, self.predict)
+            return
         pending = iter(items)
         while chunk := list(islice(pending, batch_size)):
             yield from self.predict_many(chunk, batch_size=batch_size)

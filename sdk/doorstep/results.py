@@ -127,3 +127,44 @@ class Ranking(NamedTuple):
     def flat(self) -> dict[str, float]:
         """Return id to score."""
         return {hit.id: hit.score for hit in self.hits} or {"nothing": 1.0}
+
+
+class Word(NamedTuple):
+    """A word that was heard: when, in seconds from the recording's beginning, and how surely (0 to 1)."""
+
+    text: str
+    start: float
+    end: float
+    score: float
+
+
+class Transcript(NamedTuple):
+    """What was said in a recording; "" where nothing was.
+
+    Attributes:
+        score: mean score of its words; of silence, the least probability of a frame that nothing is said (0 to 1).
+    """
+
+    text: str
+    score: float
+    words: tuple[Word, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return {**self._asdict(), "words": [word._asdict() for word in self.words]}
+
+    def flat(self) -> dict[str, float]:
+        """Return the text and its score."""
+        return {self.text or "silence": self.score}
+
+
+class Heard(NamedTuple):
+    """An utterance of a stream: when, in seconds from the stream's beginning, and what a model answers for it."""
+
+    start: float
+    end: float
+    result: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return {"start": self.start, "end": self.end, "result": self.result.to_dict()}

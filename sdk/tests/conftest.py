@@ -33,6 +33,7 @@ SENTENCES = (
     "质量太差了，要求退款",
 )
 INPUTS = tuple(TensorSpec(name, "int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask"))
+SOUND = (TensorSpec("waveform", "float32", ("batch", "samples")), TensorSpec("lengths", "int64", ("batch",)))
 OUTPUTS = (TensorSpec("logits", "float32", ("batch", len(LABELS))),)
 VARIANTS = ("onnx-fp32", "onnx-int8")
 
@@ -96,6 +97,42 @@ def sum_model() -> bytes:
     nodes = [helper.make_node("ReduceSum", ["values", "axis"], ["sums"], keepdims=0)]
     inputs = (TensorSpec("values", "float32", ("batch", "length")),)
     return _model(nodes, {"axis": np.array([1])}, inputs, (TensorSpec("sums", "float32", ("batch",)),))
+
+
+def sound_model(is_speech: bool) -> bytes:
+    """Return an ONNX model of 8 kHz sound that hears a low tone (400 Hz) and a high one (1600 Hz).
+
+    It answers `low` or `high`; for speech it writes a frame of 10 ms as `a`, `b` or nothing.
+    """
+    time = np.arange(80) / 8000
+    waves = [f(2 * np.pi * hertz * time) for hertz in (400, 1600) for f in (np.cos, np.sin)]
+    nodes = [
+        helper.make_node("Unsqueeze", ["waveform", "one"], ["mono"]),
+        helper.make_node("Conv", ["mono", "waves"], ["parts"], strides=[80]),  # [batch, 4, frames]
+        helper.make_node("Mul", ["parts", "parts"], ["power"]),
+        helper.make_node("Conv", ["power", "pairs", "floor"], ["heard"]),  # [batch, 2 or 3, frames]
+    ]
+    lengths = [
+        helper.make_node("Cast", ["lengths"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["count", "one"], ["counts"]),
+    ]
+    constants = {"one": np.array([1]), "waves": np.array(waves, np.float32)[:, None]}
+    if is_speech:
+        constants["pairs"] = np.array([[0] * 4, [1, 1, 0, 0], [0, 0, 1, 1]], np.float32)[:, :, None] * 0.05
+        constants["floor"] = np.array([2, 0, 0], np.float32)
+        nodes.append(helper.make_node("Transpose", ["heard"], ["logits"], perm=[0, 2, 1]))
+        outputs = (TensorSpec("logits", "float32", ("batch", "frames", 3)),)
+    else:
+        constants["pairs"] = np.array([[1, 1, 0, 0], [0, 0, 1, 1]], np.float32)[:, :, None]
+        constants["floor"] = np.zeros(2, np.float32)
+        nodes += [
+            helper.make_node("ReduceSum", ["heard", "two"], ["sums"], keepdims=0),
+            *lengths,
+            helper.make_node("Div", ["sums", "counts"], ["logits"]),
+        ]
+        constants["two"] = np.array([2])
+        outputs = (TensorSpec("logits", "float32", ("batch", 2)),)
+    return _model(nodes, constants, SOUND, outputs)
 
 
 def _model(
@@ -208,6 +245,31 @@ def picture_bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBu
         task="image-classification",
         options={"labels": ["red", "green", "blue"], "width": 4, "height": 4, "scale": 1 / 255},
         variants=(variant_of("onnx-fp32", inputs=inputs),),
+    )
+
+
+@pytest.fixture(scope="session")
+def sound_bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBundle) -> Path:
+    """A bundle that tells a low tone from a high one."""
+    return make_bundle(
+        tmp_path_factory.mktemp("sounds"),
+        files={"variants/onnx-fp32/model.onnx": sound_model(is_speech=False)},
+        task="audio-classification",
+        options={"labels": ["low", "high"], "rate": 8000, "max_seconds": 5.0, "min_samples": 400},
+        variants=(variant_of("onnx-fp32", inputs=SOUND, outputs=(TensorSpec("logits", "float32", ("batch", 2)),)),),
+    )
+
+
+@pytest.fixture(scope="session")
+def speech_bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBundle) -> Path:
+    """A bundle that writes a low tone as `a`, a high one as `b`."""
+    outputs = (TensorSpec("logits", "float32", ("batch", "frames", 3)),)
+    return make_bundle(
+        tmp_path_factory.mktemp("speech"),
+        files={"variants/onnx-fp32/model.onnx": sound_model(is_speech=True)},
+        task="automatic-speech-recognition",
+        options={"tokens": ["", "a", "b"], "blank": 0, "frame_seconds": 0.01, "rate": 8000, "min_samples": 400},
+        variants=(variant_of("onnx-fp32", inputs=SOUND, outputs=outputs),),
     )
 
 

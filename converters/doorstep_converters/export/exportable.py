@@ -18,12 +18,14 @@ class Exportable:
     Attributes:
         module: a torch module in eval mode.
         onnx: bytes of a finished ONNX graph instead, where there is no torch module (trees).
+        shortest: least length of the open axis that engines of fixed shapes are given.
     """
 
     module: Any
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     onnx: bytes = b""
+    shortest: int = 16
 
     def example(self, batch: int, length: int, is_narrow: bool) -> "dict[str, torch.Tensor]":
         """Return feeds for tracing; integers are int32 where `is_narrow`, the last quarter of a mask is padding."""
@@ -37,7 +39,7 @@ class Exportable:
                 feeds[spec.name] = torch.rand(shape, generator=generator)
             else:
                 whole = torch.int32 if is_narrow else torch.int64
-                feeds[spec.name] = torch.full(shape, 1, dtype=whole)
+                feeds[spec.name] = torch.full(shape, length if spec.name == "lengths" else 1, dtype=whole)
                 if spec.name == "attention_mask":
                     feeds[spec.name][:, length - length // 4 :] = 0
         return feeds

@@ -66,7 +66,7 @@ def export_any(model: Exportable, path: Path) -> None:
     axes = tuple({n: dims[axis] for n, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in model.inputs)
     torch.onnx.export(
         model.module,
-        tuple(model.example(2, 16, is_narrow=False).values()),
+        tuple(model.example(2, model.shortest, is_narrow=False).values()),
         path,
         dynamo=True,
         opset_version=OPSET,

@@ -11,14 +11,14 @@ from doorstep_converters.export.exportable import Exportable, load_exportable
 from doorstep_converters.worker import Channel
 
 
-def buckets(max_length: int) -> list[int]:
-    """Return the lengths a text may be padded to: powers of two from 16, the longest exactly `max_length`.
+def buckets(max_length: int, shortest: int = 16) -> list[int]:
+    """Return the lengths an item may be padded to: doubled from `shortest`, the longest exactly `max_length`.
 
     Not more of them: LiteRT packs the weights anew for each signature when it first runs, which took 12 MiB and 15 ms a
     length for an int8 MiniLM-L6, and 45 MiB in fp16.
     """
     lengths = []
-    length = 16
+    length = shortest
     while length < max_length:
         lengths.append(length)
         length *= 2
@@ -36,7 +36,7 @@ def export(
     """Write `model.tflite` in fp32; a job of `stages`."""
     if task:
         model = load_exportable(task, Path(checkpoint), is_pickle_allowed)
-        convert_any(model, buckets(max_length) if model.is_varying else [1], out / "model.tflite")
+        convert_any(model, buckets(max_length, model.shortest) if model.is_varying else [1], out / "model.tflite")
         return {}
     classifier = load_classifier(Path(checkpoint), is_pickle_allowed).eval()
     channel.progress(0.2)

@@ -34,7 +34,18 @@ def _finished_feeds(path: Path, dtype: str) -> list[dict[str, Array]]:
     return [feeds[place] for place in sorted(feeds)]
 
 
-def pad_feed(feed: dict[str, Array], length: int) -> dict[str, Array]:
-    """Return a feed padded to [1, length]."""
-    missing = length - feed["input_ids"].shape[1]
-    return {name: np.pad(array, ((0, 0), (0, missing))) for name, array in feed.items()}
+def feed_length(feed: dict[str, Array]) -> int:
+    """Return the length of a feed's second axis."""
+    return max((array.shape[1] for array in feed.values() if array.ndim > 1), default=1)
+
+
+def fit_feed(feed: dict[str, Array], length: int) -> dict[str, Array]:
+    """Return a feed cut or padded to [1, length]; arrays of one axis are lengths, which are cut too."""
+    found = {}
+    for name, array in feed.items():
+        if array.ndim == 1:
+            found[name] = np.minimum(array, length).astype(array.dtype)
+        else:
+            cut = array[:, :length]
+            found[name] = np.pad(cut, ((0, 0), (0, length - cut.shape[1])))
+    return found

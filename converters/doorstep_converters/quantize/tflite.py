@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from ai_edge_quantizer import recipe as recipes
 from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from doorstep.errors import UsageError
 from doorstep.tensors import Array
-from doorstep_converters.export.tflite import buckets, signature
-from doorstep_converters.quantize.calibration import pad_feed, read_feeds
+from doorstep_converters.export.tflite import signature
+from doorstep_converters.quantize.calibration import feed_length, fit_feed, read_feeds
 from doorstep_converters.recipe import split_recipe
 from doorstep_converters.worker import Channel
 
@@ -39,7 +40,7 @@ def quantize(
     ranges = None
     if worker.need_calibration:
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int32")
-        ranges = _ranges(source, base, word, _by_signature(feeds, max_length))
+        ranges = _ranges(source, base, word, _by_signature(feeds, _lengths(source)))
         channel.progress(0.7)
     worker.quantize(ranges).export_model(str(out / "model.tflite"), overwrite=True)
     return {}
@@ -87,14 +88,19 @@ def _static() -> Any:
     return manager.get_quantization_recipe()
 
 
-def _by_signature(feeds: list[dict[str, Array]], max_length: int) -> dict[str, list[dict[str, Array]]]:
+def _by_signature(feeds: list[dict[str, Array]], lengths: list[int]) -> dict[str, list[dict[str, Array]]]:
     """Give every signature the feeds that fit it, the longest first: each has activation ranges of its own."""
-    if "input_ids" not in feeds[0]:  # pictures and fields have one shape
+    if lengths == [1]:  # pictures and fields have one shape
         return {signature(1, 1): feeds[:_SAMPLES]}
-    feeds = sorted(feeds, key=lambda feed: -feed["input_ids"].shape[1])
+    feeds = sorted(feeds, key=lambda feed: -feed_length(feed))
     chosen = {}
-    for length in buckets(max_length):
-        fitting = [pad_feed(feed, length) for feed in feeds if feed["input_ids"].shape[1] <= length]
-        cut = [{name: array[:, :length] for name, array in feeds[-1].items()}]
-        chosen[signature(1, length)] = (fitting or cut)[:_SAMPLES]
+    for length in lengths:
+        fitting = [feed for feed in feeds if feed_length(feed) <= length] or feeds[-1:]
+        chosen[signature(1, length)] = [fit_feed(feed, length) for feed in fitting[:_SAMPLES]]
     return chosen
+
+
+def _lengths(source: str) -> list[int]:
+    """Read the lengths of a file's signatures, in rising order."""
+    names = Interpreter(model_path=source).get_signature_list()
+    return sorted(int(name.rpartition("s")[2]) for name in names)

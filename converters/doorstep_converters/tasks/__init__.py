@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from doorstep.errors import UsageError
+from doorstep_converters.checkpoint import SOUND
 from doorstep_converters.tasks.craft import Craft
 
 TASKS: dict[str, str] = {
@@ -16,11 +17,14 @@ TASKS: dict[str, str] = {
     "tabular-classification": "doorstep_converters.tasks.tabular_classification",
     "image-classification": "doorstep_converters.tasks.image_classification",
     "image-feature-extraction": "doorstep_converters.tasks.image_feature_extraction",
+    "audio-classification": "doorstep_converters.tasks.audio_classification",
+    "automatic-speech-recognition": "doorstep_converters.tasks.automatic_speech_recognition",
 }
 """Task name to the module whose `CRAFT` is the task's `Craft`."""
 
 _BY_HEAD = {
     "ForTokenClassification": "token-classification",
+    "ForCTC": "automatic-speech-recognition",
     "ForImageClassification": "image-classification",
     "ForImageClassificationWithTeacher": "image-classification",
 }
@@ -47,5 +51,7 @@ def guess_task(checkpoint: str) -> str:
         return "text-classification"  # what is wrong with it is said by whoever reads it
     if config.get("doorstep_task") in TASKS:
         return str(config["doorstep_task"])
+    if config.get("model_type") in SOUND and not any(head.endswith("ForCTC") for head in heads):
+        return "audio-classification"
     found = (task for head in heads for ending, task in _BY_HEAD.items() if head.endswith(ending))
     return next(found, "text-classification")

@@ -114,6 +114,10 @@ class Craft:
         """Return the task's options for the bundle, as far as the checkpoint says them."""
         return {}
 
+    def longest(self, options: dict[str, Any]) -> int:
+        """Return how long an item's open axis may be, for engines of fixed shapes; 0 where none is open."""
+        return int(options.get("max_length", 0))
+
     def specs(self, folder: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Return inputs and outputs of the exported graph; integers as int64."""
         raise NotImplementedError

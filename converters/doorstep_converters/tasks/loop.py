@@ -11,6 +11,8 @@ import torch
 from doorstep.errors import ConversionError
 from doorstep_converters.worker import Channel
 
+_GROUP = 20  # batches whose rows are sorted together
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -39,12 +41,14 @@ def fit(
     dev_figure: Callable[[], float],
     course: Course,
     channel: Channel | None = None,
+    length_of: Callable[[Any], int] | None = None,
 ) -> dict[str, Any]:
     """Train `model` on batches of `rows`, and leave it with the weights of its best epoch, in eval mode.
 
     Args:
         loss_of: the mean loss of a batch.
         dev_figure: the task's metric on dev, higher is better.
+        length_of: what a row is padded by; rows of like length then share a batch.
 
     Raises:
         ConversionError: the loss became NaN.
@@ -60,9 +64,8 @@ def fit(
     best, kept, figures, step = -1.0, copy.deepcopy(model.state_dict()), [], 0
     for epoch in range(course.epochs):
         model.train()
-        order = generator.permutation(len(rows))
-        for start in range(0, len(rows), course.batch):
-            loss = loss_of([rows[place] for place in order[start : start + course.batch]])
+        for places in _batches(rows, course.batch, generator, length_of):
+            loss = loss_of([rows[place] for place in places])
             if not torch.isfinite(loss):
                 raise ConversionError(
                     f"the loss of epoch {epoch + 1} is no number; lower the learning rate: --learning-rate 1e-5"
@@ -85,3 +88,18 @@ def fit(
     model.load_state_dict(kept)
     model.eval()
     return {"dev": best, "epochs": len(figures), "steps": step, "by_epoch": figures}
+
+
+def _batches(
+    rows: Sequence[Any], size: int, generator: np.random.Generator, length_of: Callable[[Any], int] | None
+) -> list[list[int]]:
+    """Return the places of an epoch's batches; with `length_of`, sorted by length within groups of many batches."""
+    order = generator.permutation(len(rows)).tolist()
+    if length_of is None:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    lengths = [length_of(row) for row in rows]
+    batches = []
+    for start in range(0, len(order), _GROUP * size):
+        group = sorted(order[start : start + _GROUP * size], key=lambda place: lengths[place])
+        batches += [group[first : first + size] for first in range(0, len(group), size)]
+    return [batches[place] for place in generator.permutation(len(batches))]

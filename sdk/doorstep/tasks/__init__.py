@@ -19,6 +19,8 @@ TASKS: dict[str, str] = {
     "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",
     "image-feature-extraction": "doorstep.tasks.image_feature_extraction",
+    "audio-classification": "doorstep.tasks.audio_classification",
+    "automatic-speech-recognition": "doorstep.tasks.automatic_speech_recognition",
     "tensors": "doorstep.tasks.raw",
 }
 """Task name to the module whose `load(bundle, inputs, overrides)` returns a `Task`."""
