@@ -210,12 +210,13 @@ def for_ranges(source: Path, scratch: Path) -> tuple[Path, list[str] | None]:
     patches too; its norms and softmax stay in fp32. Convolutions are taken before they are fused: a fused one would
     stay in fp32. The graph is `source`, or a file made in `scratch`.
     """
-    graph = onnx.load(source.with_name("portable.onnx"), load_external_data=False).graph
+    graph = onnx.load(source, load_external_data=False).graph
     ranks = {weight.name: len(weight.dims) for weight in graph.initializer}
-    if not any(node.op_type == "Conv" and ranks.get(node.input[1]) == 4 for node in graph.node):
+    if not any(node.op_type in ("Conv", "FusedConv") and ranks.get(node.input[1]) == 4 for node in graph.node):
         return source, DENSE
-    folded = scratch / "folded.onnx"
-    fold(source.with_name("portable.onnx"), folded)
+    portable, folded = source.with_name("portable.onnx"), scratch / "folded.onnx"
+    fold(portable, folded)
+    graph = onnx.load(portable, load_external_data=False).graph
     is_transformer = {node.op_type for node in graph.node} & {"LayerNormalization", "Softmax", "Erf", "Gelu"}
     return folded, [*DENSE, "Conv"] if is_transformer else None
 
