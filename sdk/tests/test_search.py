@@ -55,6 +55,21 @@ def test_a_product_is_found_by_its_words_or_pieces_of_them(catalogue: Catalogue,
     assert _ids(catalogue, query)[0] == first
 
 
+def test_letters_in_common_do_not_outweigh_the_meaning(catalogue: Catalogue) -> None:
+    drink = unit(0.35 * VECTORS[4] + 0.05 * VECTORS[2] + np.eye(8, dtype=np.float32)[7])
+    assert _ids(catalogue, "something to drink", drink, Weights())[0] == "e"  # not the washing machine
+
+
+def test_a_share_is_what_a_product_holds_of_a_query() -> None:
+    index = build_postings("tfidf", "pieces", ["oat milk", "milk", "tea"])
+    shares = index.look_up("oat milk").shares()
+    assert shares[0] == pytest.approx(1.0)
+    assert 0 < shares[1] < 1
+    assert shares[2] == 0
+    assert index.look_up("xyzzy").shares().tolist() == [0, 0, 0]
+    assert index.look_up("milk xyzzy").shares()[1] < 0.6
+
+
 def test_a_product_is_found_by_its_vector(catalogue: Catalogue) -> None:
     assert _ids(catalogue, "zzz", VECTORS[2], Weights(0, 0, 1))[0] == "c"
 

@@ -18,7 +18,10 @@ _VECTORS, _GRAPH = "vectors.npy", "vectors.usearch"
 
 
 class Weights(NamedTuple):
-    """What each score counts in the sum: BM25 (scaled to its best), TF-IDF cosine, vector cosine."""
+    """What each score counts in the sum: BM25 (scaled to its best), TF-IDF cosine, vector cosine.
+
+    The first two are weighed by the root of the share of the query's pieces that a product holds.
+    """
 
     words: float = 0.3
     pieces: float = 1.0
@@ -87,12 +90,7 @@ class Catalogue(Growing):
             for segment, mask, hidden in zip(view.segments, masks, view.hidden, strict=True)
         ]
         best_words = max((float(part.words.max()) for part in parts if len(part.words)), default=0.0) or 1.0
-        sums = np.concatenate(
-            [
-                weights.words * part.words / best_words + weights.pieces * part.pieces + weights.vectors * part.vectors
-                for part in parts
-            ]
-        )
+        sums = np.concatenate([_sum(part, best_words, weights) for part in parts])
         places = [(segment, number) for segment, part in enumerate(parts) for number in part.numbers.tolist()]
         found = []
         for place in top(sums, count).tolist():
@@ -122,17 +120,26 @@ class _Candidates(NamedTuple):
     numbers: Array
     words: Array
     pieces: Array
+    covered: Array
     vectors: Array
 
 
 def _candidates(segment: Segment, mask: Array | None, text: str, vector: Array, pool: int) -> _Candidates:
-    words, pieces = (index.scores(text) for index in segment.indexes)
+    matches = [index.look_up(text) for index in segment.indexes]
+    words, pieces = (found.scores() for found in matches)
     if mask is not None:
         words, pieces = np.where(mask, words, 0.0), np.where(mask, pieces, 0.0)
     near = segment.vectors.nearest(vector, pool, mask).numbers
     lexical = [_best(scores, pool) for scores in (words, pieces)]
     numbers = np.unique(np.concatenate([near, *lexical])).astype(np.int64)
-    return _Candidates(numbers, words[numbers], pieces[numbers], segment.vectors.scores(vector, numbers))
+    covered = np.sqrt(matches[1].shares()[numbers])  # letters in common say little where most of the query is missing
+    return _Candidates(numbers, words[numbers], pieces[numbers], covered, segment.vectors.scores(vector, numbers))
+
+
+def _sum(part: _Candidates, best_words: float, weights: Weights) -> Array:
+    lexical = weights.words * part.words / best_words + weights.pieces * part.pieces
+    total: Array = part.covered * lexical + weights.vectors * part.vectors
+    return total
 
 
 def _best(scores: Array, pool: int) -> Array:

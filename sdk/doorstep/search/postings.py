@@ -53,6 +53,10 @@ class Postings(NamedTuple):
 
     def scores(self, text: str, budget: int = BUDGET) -> Array:
         """Return the score of every document, [documents] float64; cosines for `tfidf`."""
+        return self.look_up(text, budget).scores()
+
+    def look_up(self, text: str, budget: int = BUDGET) -> "Matches":
+        """Find the entries of a query's terms, rare terms first."""
         terms = ANALYZERS[self.analyzer](text)
         wanted = np.fromiter(terms.keys(), np.uint32, len(terms))
         every = np.fromiter(terms.values(), np.float32, len(terms))
@@ -60,22 +64,24 @@ class Postings(NamedTuple):
         places[places == len(self.keys)] = 0
         known = self.keys[places] == wanted if len(self.keys) else np.zeros(len(wanted), bool)
         if not known.any():
-            return np.zeros(self.documents)
+            return Matches.none(self.documents)
         places, counts = places[known], every[known]
         weights: Array = (
             (1 + np.log(counts)) * self.rarity[places] if self.kind == "tfidf" else np.ones_like(counts)
         )  # [terms]
+        missing = 0.0
         if self.kind == "tfidf":
             unknown = 1 + np.log(every[~known])
             missing = float(np.square(unknown).sum()) * _unseen(self.documents)
-            weights = weights / np.sqrt(np.square(weights).sum() + missing)
+            whole = float(np.square(weights).sum()) + missing
+            weights, missing = weights / np.sqrt(whole), missing / whole
         lengths = self.starts[places + 1] - self.starts[places]
         order = np.argsort(lengths, kind="stable")  # rare terms say most and cost least
         order = order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), budget, side="right")))]
         found = [slice(int(self.starts[place]), int(self.starts[place + 1])) for place in places[order]]
         docs = np.concatenate([self.docs[part] for part in found])
-        parts = [self.weights[part].astype(np.float32) * w for part, w in zip(found, weights[order], strict=True)]
-        return np.bincount(docs, np.concatenate(parts), minlength=self.documents)
+        entries = np.concatenate([self.weights[part] for part in found]).astype(np.float32)
+        return Matches(self.documents, docs, entries, weights[order], lengths[order], missing)
 
     def statistics(self) -> Statistics:
         """Return what the weights of documents that are added later depend on."""
@@ -86,6 +92,42 @@ class Postings(NamedTuple):
             return int(self.starts[place + 1] - self.starts[place]) if is_known else 0
 
         return Statistics(self.documents, 0.0, holders)
+
+
+class Matches(NamedTuple):
+    """Entries of a query's terms, term after term.
+
+    Attributes:
+        docs, entries: [entries] int32 and float32, documents and the weights of the term in them.
+        weights, lengths: [terms], the weight of each term in the query, and how many entries it has.
+        missing: share of the query that no document holds (0 to 1), for `tfidf`.
+    """
+
+    documents: int
+    docs: Array
+    entries: Array
+    weights: Array
+    lengths: Array
+    missing: float
+
+    @classmethod
+    def none(cls, documents: int) -> "Matches":
+        """Return what a query has of which no term is known."""
+        nothing = np.zeros(0, np.float32)
+        return cls(documents, np.zeros(0, np.int32), nothing, nothing, nothing, 1.0)
+
+    def scores(self) -> Array:
+        """Return the score of every document, [documents] float64."""
+        return np.bincount(self.docs, self.entries * self._of_each(self.weights), minlength=self.documents)
+
+    def shares(self) -> Array:
+        """Return how much of the query each document covers, by the squares of its weights: [documents], 0 to 1."""
+        squares = np.square(self.weights)
+        whole = float(squares.sum()) + self.missing
+        return np.bincount(self.docs, self._of_each(squares / max(whole, 1e-9)), minlength=self.documents)
+
+    def _of_each(self, values: Array) -> Array:
+        return np.repeat(values, self.lengths.astype(np.int64))
 
 
 def build_postings(kind: str, analyzer: str, texts: Sequence[str], like: Postings | None = None) -> Postings:
