@@ -15,6 +15,8 @@ EXAMPLES ?=
 CONVERT_ARGS ?=
 BUDGET ?=
 SECONDS ?= 60
+# What pip installs the suite from: a commit on GitHub, or the path of a checkout.
+TUF_CONFORMANCE ?= git+https://github.com/theupdateframework/tuf-conformance@1efa2da17860adcd50d442081bbcdd2095712f6c
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -31,7 +33,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs fuzz image examples schema clean
+.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs tuf-conformance fuzz image examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -95,6 +97,15 @@ fleet-sweep: $(INSTALLED) ## every power cut and kill point of an update, 20 see
 
 fleet-bugs: $(INSTALLED) ## the bugs put into the fleet on purpose, and what notices them
 	$(BIN)/python -m device_tests.fleet.mutations
+
+tuf-conformance: SUITE := .cache/tuf-conformance
+tuf-conformance: $(INSTALLED) ## [TUF_CONFORMANCE=/checkout]: TUF's conformance suite against the trust layer
+	@command -v faketime >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends faketime; } \
+		|| { echo 'the suite needs faketime; run: sudo apt-get install faketime' >&2; exit 1; }
+	$(PYTHON) -m venv $(SUITE)
+	$(SUITE)/bin/python -m pip install --quiet '$(TUF_CONFORMANCE)'
+	PATH="$(abspath $(BIN)):$$PATH" no_proxy=127.0.0.1 $(SUITE)/bin/python -m pytest -c /dev/null --rootdir $(SUITE) --confcutdir $(SUITE) -p no:cacheprovider -ra \
+		$$($(SUITE)/bin/python -c 'import tuf_conformance; print(*tuf_conformance.__path__)') --entrypoint $(CURDIR)/device_tests/fleet/tuf_client.py
 
 image: ## the server's container image
 	$(or $(shell command -v docker || command -v podman || command -v buildah),$(error the image needs docker, podman or buildah)) build -f examples/serve/Dockerfile -t doorstep-serve .

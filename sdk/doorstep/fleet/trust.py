@@ -147,7 +147,7 @@ class Signed:
         Raises:
             TrustError: no such channel is signed. FormatError: a newer format. TransferError: it cannot be fetched.
         """
-        return decode_channel(self._target(f"channels/{product}/{name}.json", MAX_CHANNEL_BYTES))
+        return decode_channel(self.target(f"channels/{product}/{name}.json", MAX_CHANNEL_BYTES))
 
     def release(self, product: str, seq: int) -> Release:
         """Return a release.
@@ -155,12 +155,17 @@ class Signed:
         Raises:
             TrustError: no such release is signed, or it is another one. FormatError, TransferError: as `channel`.
         """
-        release = decode_release(self._target(f"releases/{product}/{seq}.json", MAX_RELEASE_BYTES))
+        release = decode_release(self.target(f"releases/{product}/{seq}.json", MAX_RELEASE_BYTES))
         if (release.product, release.seq) != (product, seq):
             raise TrustError(f"release {seq} of {product} says it is {release.seq} of {release.product}")
         return release
 
-    def _target(self, path: str, most: int) -> bytes:
+    def target(self, path: str, most: int) -> bytes:
+        """Return a signed document of at most `most` bytes; what is kept here already is not fetched again.
+
+        Raises:
+            TrustError: it is not signed, is larger, or has no sha256. TransferError: it cannot be fetched.
+        """
         try:
             info = self._updater.get_targetinfo(path)
         except RepositoryError as error:
@@ -175,8 +180,8 @@ class Signed:
         kept = self._cache / digest
         data = _read_kept(kept, info.length)
         if data is None or hashlib.sha256(data).hexdigest() != digest:
-            folder, _, name = path.rpartition("/")
-            url = f"{self._mirror.rstrip('/')}/targets/{folder}/{digest}.{name}"
+            folder, slash, name = path.rpartition("/")
+            url = f"{self._mirror.rstrip('/')}/targets/{folder}{slash}{digest}.{name}"
             try:
                 data = self._fetcher.download_bytes(url, info.length)
                 info.verify_length_and_hashes(data)
