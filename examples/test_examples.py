@@ -74,6 +74,15 @@ def test_a_visit_is_judged_also_where_fields_are_missing() -> None:
     assert "is it 'pages'" in wrong
 
 
+@pytest.mark.slow
+def test_drawn_fruit_is_told_apart_and_the_place_it_is_seen_by_is_shown() -> None:
+    done = subprocess.run([sys.executable, HERE / "shelf/shelf.py"], capture_output=True, text=True, check=True)
+    *fruit, wrong, looked = done.stdout.splitlines()
+    assert [line.split()[0] == line.split()[2] for line in fruit] == [True] * 3
+    assert "it is none of JPEG" in wrong
+    assert looked.startswith("it looked at 0.")
+
+
 @pytest.mark.xfail(reason="a known defect: where no word matches, letters in common outweigh the meaning")
 @pytest.mark.slow
 def test_a_shop_finds_its_products() -> None:

@@ -42,8 +42,8 @@ def main() -> None:
         folder = Path(place)
         write_pictures(folder / "fruit")
         command = [
-            sys.executable, "-m", "doorstep.cli.main", "convert", "new:resnet-8w-32px",
-            "--task", "image-classification", "--target", "x86-64", "--data", str(folder / "fruit"), "--epochs", "12", "--variants", "onnx-fp32",
+            sys.executable, "-m", "doorstep.cli.main", "convert", "new:resnet-8w-32px", "--data", str(folder / "fruit"),
+            "--task", "image-classification", "--target", "x86-64", "--variants", "onnx-fp32", "--epochs", "12",
             "--out", place,
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -63,10 +63,13 @@ class NewNetwork:
     def write_processor(self, folder: Path) -> None:
         """Write how its pictures are made."""
         plain = {
-            "image_processor_type": "ViTImageProcessor", "size": {"height": self.side, "width": self.side},
-            "resample": 2, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": _MEAN,
+            "image_processor_type": "ViTImageProcessor",
+            "size": {"height": self.side, "width": self.side},
+            "resample": 2,
+            "rescale_factor": 1 / 255,
+            "image_mean": _MEAN,
             "image_std": _STD,
-        }  # fmt: skip
+        }
         (folder / FILE).write_text(json.dumps(plain, indent=1), encoding="utf-8")
 
 

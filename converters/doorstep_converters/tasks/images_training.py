@@ -44,11 +44,11 @@ def train(out: Path, channel: Channel, checkpoint: Path | None, data: Any, optio
     labels = list(options["labels"])
     model = _model(out, checkpoint, labels, options)
     shown = read_processor(out)
-    rows = {split: _Rows(part, labels, shown, is_roomy=split == "train") for split, part in data.items()}
+    rows = {split: Rows(part, labels, shown, is_roomy=split == "train") for split, part in data.items()}
     soft = None
     if options.get("teacher"):
         soft = _taught(Path(options["teacher"]), [path for path, _ in data["train"]], labels)
-    learner = _Learner(model, rows, soft, shown, np.random.default_rng(options["seed"]))
+    learner = Learner(model, rows, soft, shown, np.random.default_rng(options["seed"]))
     figures = _fit_head(learner, options, channel) if options["method"] == "head" else _fit(learner, options, channel)
     model.save_pretrained(out)
     return figures
@@ -74,7 +74,7 @@ def _model(out: Path, checkpoint: Path | None, labels: Sequence[str], options: M
     )
 
 
-class _Rows:
+class Rows:
     """Pixels and classes of one split; decoded once where they fit into memory."""
 
     def __init__(self, part: Sequence[Any], labels: Sequence[str], shown: Mapping[str, Any], is_roomy: bool) -> None:
@@ -102,7 +102,7 @@ class _Rows:
 
 
 @dataclass(slots=True)
-class _Learner:
+class Learner:
     """A model, what it learns from, and the random numbers of its pictures.
 
     Attributes:
@@ -110,7 +110,7 @@ class _Learner:
     """
 
     model: Any
-    rows: dict[str, _Rows]
+    rows: dict[str, Rows]
     soft: torch.Tensor | None
     shown: Mapping[str, Any]
     generator: np.random.Generator
@@ -158,7 +158,7 @@ class _Learner:
         return pixels[top : top + self.shown["height"], left : left + self.shown["width"]]
 
 
-def _fit(learner: _Learner, options: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
+def _fit(learner: Learner, options: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
     is_new = "new" in options
     epochs = round(options["epochs"] or (40 if is_new else 8))
     rate = options["learning_rate"] or (2e-3 if is_new else 3e-4)
@@ -170,7 +170,7 @@ def _fit(learner: _Learner, options: Mapping[str, Any], channel: Channel) -> dic
     return fit(learner.model, range(len(learner.rows["train"])), loss_of, learner.dev_figure, course, channel)
 
 
-def _fit_head(learner: _Learner, options: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
+def _fit_head(learner: Learner, options: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
     """Compute what the head reads once for a few views of each picture, and train the head on that."""
     model = learner.model.eval()
     head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]

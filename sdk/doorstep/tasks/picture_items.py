@@ -83,7 +83,7 @@ def open_item(item: Any, place: int, max_pixels: int) -> Iterator[Opened]:
     except UnidentifiedImageError as error:
         raise InputError(f"item {place}: cannot be read as a picture: it is none of {', '.join(FORMATS)}") from error
     except _BROKEN as error:
-        raise InputError(f"item {place}: cannot be read as a picture ({', '.join(FORMATS)}): {error!s:.120}") from error
+        raise InputError(f"item {place}: cannot be read as a picture: {error!s:.120}") from error
 
 
 def rgb(picture: "Image.Image", place: int) -> "Image.Image":
