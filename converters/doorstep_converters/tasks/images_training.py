@@ -27,7 +27,7 @@ _ROOM = 1.15  # a training picture is this much larger than what is cut out of i
 _LIGHT = 0.25  # largest change of a channel's brightness
 _TEMPERATURE = 2.0
 _SOFT = 0.7  # share of the loss that a teacher gives, as Hinton et al. (2015) weigh it higher than the labels
-_VIEWS = 4  # of each picture, where the head alone learns
+_VIEWS = 2  # of each picture, where the head alone learns
 _LARGEST = 1 << 30  # bytes of pixels that are kept between epochs
 
 
