@@ -14,6 +14,7 @@ import doorstep
 from device_tests.bench.imports import import_times
 from device_tests.bench.overhead import Figures, bare_command, our_command, pipeline_command, side_by_side
 from device_tests.bench.peer_table import peers
+from device_tests.bench.pictures import pictures
 from device_tests.bench.real_data import real_data
 from device_tests.bench.serving import serving
 from device_tests.bench.students import SETS, students
@@ -36,7 +37,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="fresh processes of each side, taking turns")
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument(
-        "--only", choices=["overhead", "int8", "peers", "data", "students", "tasks", "serve"], action="append"
+        "--only",
+        choices=["overhead", "int8", "peers", "data", "students", "tasks", "pictures", "serve"],
+        action="append",
     )
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME", help="only peers with this in their name"
@@ -47,12 +50,12 @@ def main() -> int:
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    if not set(arguments.only or ["overhead"]) <= {"students", "tasks"} and not arguments.bundle.is_dir():
+    if not set(arguments.only or ["overhead"]) <= {"students", "tasks", "pictures"} and not arguments.bundle.is_dir():
         sys.stderr.write(f"{arguments.bundle}: not there; make it first: make convert TARGET=x86-64\n")
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
         compileall.compile_dir(ROOT / package, quiet=2)
-    wanted = arguments.only or ["overhead", "int8", "peers", "data", "serve"]
+    wanted = arguments.only or ["overhead", "int8", "peers", "data", "pictures", "serve"]
     report: dict[str, Any] = {
         "machine": _machine(),
         "command": " ".join(["python -m device_tests.bench", *sys.argv[1:]]),
@@ -73,6 +76,8 @@ def main() -> int:
         report["students"] = students(present, arguments.teachers, ROOT / ".cache/bench/stages")
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT)
+    if "pictures" in wanted:
+        report["pictures"] = pictures()
     if "serve" in wanted:
         checkpoint = arguments.checkpoint or _newest_checkpoint()
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)
