@@ -30,7 +30,7 @@ def pictures(rounds: int = 31) -> dict[str, Any]:
         data = _synthetic(*size)
         for name, options in _SHOWN.items():
             wanted = (256 * size[0] // size[1], 256) if options.resize else (_SIDE, _SIDE)
-            sides = {
+            sides: dict[str, Callable[[], object]] = {
                 "pillow": partial(_pillow, data, wanted),
                 "doorstep": partial(_doorstep, data, Pictures(options, [spec])),
             }
