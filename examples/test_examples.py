@@ -95,6 +95,15 @@ def test_spoken_commands_are_heard_in_a_stream() -> None:
 
 
 @pytest.mark.slow
+def test_drawn_fruit_is_told_apart_and_the_place_it_is_seen_by_is_shown() -> None:
+    done = subprocess.run([sys.executable, HERE / "shelf/shelf.py"], capture_output=True, text=True, check=True)
+    *fruit, wrong, looked = done.stdout.splitlines()
+    assert [line.split()[0] == line.split()[2] for line in fruit] == [True] * 3
+    assert "it is none of JPEG" in wrong
+    assert looked.startswith("it looked at 0.")
+
+
+@pytest.mark.slow
 def test_a_shop_finds_its_products() -> None:
     done = subprocess.run([sys.executable, HERE / "shop/find.py"], capture_output=True, text=True, check=True)
     found = [line.rpartition(" → ")[2] for line in done.stdout.splitlines()]

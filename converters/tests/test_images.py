@@ -29,7 +29,7 @@ from doorstep import Predictor
 from doorstep.errors import CheckpointError, ConversionError, DataError
 from doorstep.golden import compare, load_golden
 from doorstep_converters.data import Columns
-from doorstep_converters.job import Job, Report
+from doorstep_converters.job import Job, Report, Training
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
@@ -37,6 +37,7 @@ from doorstep_converters.tasks import find_craft, guess_task
 from doorstep_converters.tasks.images_data import read_pictures
 from doorstep_converters.tasks.images_probes import draw_probes
 from doorstep_converters.tasks.images_processor import load_processor, open_upright, pictures_of, prove, read_processor
+from doorstep_converters.tasks.images_training import Learner, Rows
 
 LABELS = ("milk", "leek", "苹果")
 SIDE = 32
@@ -87,8 +88,9 @@ def make_checkpoint(kind: str, folder: Path) -> Path:
     torch.manual_seed(7)
     model = AutoModelForImageClassification.from_config(CONFIGS[kind]())
     with torch.no_grad():  # a head that tells pictures apart
+        logits = model.eval()(torch.rand(8, 3, SIDE, SIDE)).logits
         head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
-        head.weight.mul_(4 / head.weight.std())
+        head.weight.mul_(2 / logits.std())
     model.save_pretrained(folder)
     OF_MODEL[kind].save_pretrained(folder)
     return folder
@@ -124,7 +126,7 @@ def _proven(report: Report) -> None:
     assert {c.plan.name: c.failure for c in report.candidates if c.failure} == {}
     assert report.bundle is not None
     for candidate in report.candidates:
-        with Predictor.load(report.bundle, variant=candidate.plan.name, strict=True) as predictor:
+        with Predictor.load(report.bundle, variant=candidate.plan.name, strict=True, threads=1) as predictor:
             golden = load_golden(predictor.bundle)
             assert len(golden.examples) > 5
             assert compare(predictor, golden) == [], candidate.plan.name
@@ -246,6 +248,46 @@ def test_vectors_of_pictures_agree_by_cosine(tmp_path: Path, cache: Path) -> Non
         assert len(vector.values) == 24
         assert sum(value * value for value in vector.values) == pytest.approx(1, abs=1e-5)
         assert len(predictor.predict_many([np.zeros((9, 9, 3), np.uint8)] * 3)) == 3
+
+
+@pytest.mark.slow
+def test_a_head_is_trained_and_a_new_network_learns_from_it(shelf: Path, tmp_path: Path, cache: Path) -> None:
+    shown = {"data": shelf, "columns": Columns(label="class")}
+    folder = make_checkpoint("mobilenet_v2", tmp_path / "mobilenet")
+    training = Training(is_forced=True, method="head", epochs=40)
+    teacher = _convert(folder, tmp_path / "t", cache, "onnx-fp32", training=training, **shown)
+    assert teacher.manifest is not None
+    assert teacher.manifest.variants[0].measured is not None
+    assert (teacher.manifest.variants[0].measured.accuracy or 0) > 0.9
+    checkpoint = max(cache.glob("stages/train-*/checkpoint"), key=lambda path: path.stat().st_mtime)
+    training = Training(teacher=str(checkpoint), epochs=12)
+    student = _convert(
+        Path("new:resnet-8w-32px"), tmp_path / "s", cache, "onnx-int8-static", task="image-classification",
+        training=training, **shown,
+    )  # fmt: skip
+    _proven(student)
+    assert student.manifest is not None
+    assert student.manifest.options["width"] == 32
+
+
+@pytest.mark.parametrize("name", ["new:resnet", "new:vit-8w-32px", "new:resnet-1w-32px", "new:resnet-8w-16px"])
+def test_a_new_network_that_cannot_be_built_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="for example new:resnet-32w-64px"):
+        find_craft("image-classification").find(Job(name, "arm64", tmp_path))
+
+
+def _drawn(seed: int, shelf: Path, cache: Path) -> np.ndarray:
+    data = read_pictures(shelf, Columns(label="class"), cache)
+    shown = {"layout": "NCHW", "width": 32, "height": 32, "resize": [40], "resample": "bilinear"}
+    rows = {"train": Rows(data.train, data.labels, shown, is_roomy=True)}
+    return Learner(None, rows, None, shown, np.random.default_rng(seed)).batch(range(8)).numpy()
+
+
+def test_pictures_are_changed_as_the_seed_says(shelf: Path, tmp_path: Path) -> None:
+    one, again, other = (_drawn(seed, shelf, tmp_path) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0.01
+    assert one.shape == (8, 3, 32, 32)
 
 
 def test_variants_that_do_not_pay_for_convolutions_are_not_tried(tmp_path: Path) -> None:

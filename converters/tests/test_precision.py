@@ -102,7 +102,10 @@ def test_texts_of_several_lengths_make_one_histogram(tmp_path: Path) -> None:
     source = write_graph(tmp_path / "graph.onnx")
     lengths = {feed["x"].shape[0] for feed in make_feeds()}
     assert len(lengths) == 3
-    assert onnx_quantizer.Ranges.measure(source, "percentile", make_feeds(), tmp_path, onnx_quantizer.DENSE).path.is_file()
+    ranges = onnx_quantizer.Ranges.measure(source, "percentile", make_feeds(), tmp_path, onnx_quantizer.DENSE)
+    assert ranges.path.is_file()
+        source, "percentile", make_feeds(), tmp_path, onnx_quantizer.DENSE
+    ).path.is_file()
 
 
 def test_openvino_s_estimators_find_different_ranges(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import doorstep
 from device_tests.bench.imports import import_times
 from device_tests.bench.overhead import Figures, bare_command, our_command, pipeline_command, side_by_side
 from device_tests.bench.peer_table import peers
+from device_tests.bench.pictures import pictures
 from device_tests.bench.pulling import pulling
 from device_tests.bench.real_data import real_data
 from device_tests.bench.retraining import retraining
@@ -28,8 +29,8 @@ from doorstep.measure import Plan, measure
 
 ROOT = Path(__file__).parents[2]
 TEXT = "hi there, is the oat milk back in stock, and which aisle would I find it in please"
-SECTIONS = ("overhead", "int8", "peers", "data", "students", "tasks", "sounds", "serve", "pull", "retrain")
-WITHOUT_BUNDLE = {"students", "tasks", "sounds", "pull", "retrain"}
+SECTIONS = ("overhead", "int8", "peers", "data", "students", "tasks", "sounds", "pictures", "serve", "pull", "retrain")
+WITHOUT_BUNDLE = {"students", "tasks", "pictures", "sounds", "pull", "retrain"}
 _INT8 = {"onnx": "onnx-int8", "openvino": "openvino-int8-static", "tflite": "tflite-int8"}
 
 
@@ -59,7 +60,7 @@ def main() -> int:
         return 1
     for package in ("sdk/doorstep", "runtimes/doorstep_runtimes"):  # an installed wheel has its bytecode too
         compileall.compile_dir(ROOT / package, quiet=2)
-    wanted = arguments.only or ["overhead", "int8", "peers", "data", "serve", "pull"]
+    wanted = arguments.only or ["overhead", "int8", "peers", "data", "pictures", "serve", "pull"]
     report: dict[str, Any] = {
         "machine": _machine(),
         "command": " ".join(["python -m device_tests.bench", *sys.argv[1:]]),
@@ -83,6 +84,8 @@ def main() -> int:
         report["tasks"] = tasks(arguments.data, ROOT, arguments.task)
     if "sounds" in wanted:
         report["sounds"] = sounds(arguments.data, ROOT, arguments.sounds or PARTS, arguments.seed or SEEDS)
+    if "pictures" in wanted:
+        report["pictures"] = pictures()
     if "serve" in wanted:
         checkpoint = arguments.checkpoint or _newest_checkpoint()
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)

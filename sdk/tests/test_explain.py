@@ -8,6 +8,7 @@ import pytest
 
 from doorstep.errors import InputError, UsageError
 from doorstep.explain import Explanation, Part, faithfulness, split, without
+from doorstep.explain_pictures import faithfulness as faithfulness_of_pictures
 from doorstep.predictor import LoadOptions, Predictor
 
 TEXTS = (
@@ -88,6 +89,28 @@ def test_a_picture_is_explained_by_the_region_that_matters(picture_bundle: Path)
     best = max(told.regions, key=lambda region: region.weight)
     assert told.label == "red"
     assert (best.left, best.top) == (0, 0)
+
+
+def test_deleting_the_tiles_that_matter_costs_more_than_deleting_any(picture_bundle: Path) -> None:
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    pixels[0, 0, 0], pixels[1, 2:, 3] = (255, 0, 0), (0, 0, 255)
+    with Predictor.load(picture_bundle) as loaded:
+        found = faithfulness_of_pictures(loaded.answer, loaded.task.seen, list(pixels))  # type: ignore[attr-defined]
+    assert found.ranked > found.shuffled
+    with pytest.raises(UsageError, match="a picture or more"):
+        faithfulness_of_pictures(loaded.answer, loaded.task.seen, [])  # type: ignore[attr-defined]
+
+
+def test_regions_are_shares_of_the_whole_picture_where_a_part_is_seen(picture_bundle: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 30:40] = (255, 0, 0)
+    options = LoadOptions(task_options={"resize": [4]})
+    with Predictor.load(picture_bundle, options=options) as loaded:
+        told = loaded.explain(pixels)
+    best = max(told.regions, key=lambda region: region.weight)
+    assert (min(region.left for region in told.regions), told.label) == (0.25, "red")
+    assert best.left == pytest.approx(0.375)
+    assert best.width == pytest.approx(0.125)
 
 
 def test_what_cannot_be_explained_says_so(tensor_bundle: Path, predictor: Predictor) -> None:

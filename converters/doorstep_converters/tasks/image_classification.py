@@ -1,16 +1,17 @@
 """image-classification: a checkpoint with a head over pictures, probabilities that agree."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from doorstep.errors import CheckpointError, DataError
+from doorstep.errors import DataError
 from doorstep.golden import Example, best
 from doorstep.tasks import softmax
 from doorstep.tensors import Array
-from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.checkpoint import Checkpoint, find_picture_checkpoint
 from doorstep_converters.evaluation import Evaluation, thin
 from doorstep_converters.stages import Stage
 from doorstep_converters.tasks.images import ImageCraft
@@ -19,6 +20,7 @@ from doorstep_converters.tasks.images_data import PictureData
 if TYPE_CHECKING:
     from doorstep_converters.job import Candidate, Job
     from doorstep_converters.variants import Trial, Workbench
+    from doorstep_converters.worker import Channel
 
 _TOP = 100  # labels of an answer that are kept: of a thousand, the rest is noise
 _SHOWN = 16  # of a golden example
@@ -32,9 +34,27 @@ class ImageClassificationCraft(ImageCraft):
     auto = "AutoModelForImageClassification"
 
     def learn(self, job: "Job", source: Checkpoint, data: PictureData | None, bench: "Workbench") -> Checkpoint:
-        if source.labels is None:
-            raise CheckpointError(f"{source.source}: it has no head for pictures")
-        return source
+        training = job.training
+        if source.labels is not None and not training.is_forced:
+            return source
+        if data is None or not data.train:
+            raise DataError(
+                f"{source.source}: it has no head for pictures; give labelled pictures with --data to train one"
+            )
+        options = {**asdict(training), "labels": data.labels}
+        if source.is_new:
+            options["new"] = source.source.removeprefix("new:")
+        if training.teacher:
+            teacher = find_picture_checkpoint(training.teacher)
+            options |= {"teacher": str(teacher.folder.resolve()), "teacher_digest": teacher.digest}
+        output = self.run_training(bench, None if source.is_new else source, data, options)
+        trained = find_picture_checkpoint(str(output.folder / "checkpoint"))
+        return replace(trained, source=source.source, licence=source.licence)
+
+    def train(self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]) -> Any:
+        from doorstep_converters.tasks.images_training import train
+
+        return train(out, channel, checkpoint, data, options)
 
     def plan(self, job: "Job", data: PictureData | None, checkpoint: Checkpoint) -> Evaluation:
         if data is not None and (unknown := sorted(set(data.labels) - set(checkpoint.labels or ()))):

@@ -15,6 +15,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.tasks.craft import Answered, Craft, calibration_items
 from doorstep_converters.tasks.images_data import PictureData, read_pictures
+from doorstep_converters.tasks.images_new import new_checkpoint
 from doorstep_converters.tasks.images_probes import draw_probes
 from doorstep_converters.tasks.images_processor import (
     load_processor,
@@ -48,6 +49,8 @@ class ImageCraft(Craft):
     most_numbers = 1 << 20
 
     def find(self, job: "Job") -> Checkpoint:
+        if job.checkpoint.startswith("new:"):
+            return new_checkpoint(job.checkpoint)
         return find_picture_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
 
     def read(self, job: "Job") -> PictureData | None:

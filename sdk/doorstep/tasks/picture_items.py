@@ -23,7 +23,7 @@ except ImportError as error:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_BYTES = 64 << 20
 _ORIENTATION = 0x0112  # Exif 2.32, 4.6.4 A
-_BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError)
+_BROKEN = (Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError)
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -80,8 +80,10 @@ def open_item(item: Any, place: int, max_pixels: int) -> Iterator[Opened]:
         else:
             got = type(item).__name__
             raise InputError(f"item {place}: expected a path, bytes, a PIL picture or an array, got {got}")
+    except UnidentifiedImageError as error:
+        raise InputError(f"item {place}: cannot be read as a picture: it is none of {', '.join(FORMATS)}") from error
     except _BROKEN as error:
-        raise InputError(f"item {place}: cannot be read as a picture ({', '.join(FORMATS)}): {error!s:.120}") from error
+        raise InputError(f"item {place}: cannot be read as a picture: {error!s:.120}") from error
 
 
 def rgb(picture: "Image.Image", place: int) -> "Image.Image":
