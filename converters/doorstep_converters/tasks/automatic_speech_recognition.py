@@ -57,7 +57,10 @@ class SpeechCraft(SoundCraft):
         from transformers import Wav2Vec2CTCTokenizer
 
         tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
-        text = " ".join(tokenizer.decode(logits.argmax(-1), skip_special_tokens=True).split())
+        text = tokenizer.decode(logits.argmax(-1))  # its skip_special_tokens would drop the blank between two letters
+        for special in _SPECIAL:
+            text = text.replace(special, "")
+        text = " ".join(text.split())
         ctc = CtcOptions(tuple(options["tokens"]), options["blank"], options["frame_seconds"])
         return {text or "silence": CtcDecoder(ctc).transcript(logits).score}
 

@@ -82,14 +82,10 @@ class CtcDecoder:
 
     def _best_path(self, probabilities: Array) -> list[_Piece]:
         best = probabilities.argmax(axis=1)  # [frames]
-        silent = [
-            place for place, token in enumerate(self._options.tokens) if not token and place != self._options.blank
-        ]
-        kept = np.flatnonzero(~np.isin(best, silent))  # as transformers do: what writes nothing separates nothing
-        edges = np.flatnonzero(np.diff(best[kept], prepend=-1, append=-1))  # where a run begins, and the end
+        edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1))  # where a run begins, and the end
         pieces = []
-        for first, last in zip(edges[:-1].tolist(), (edges[1:] - 1).tolist(), strict=True):
-            place, start, end = int(best[kept[first]]), int(kept[first]), int(kept[last]) + 1
+        for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            place = int(best[start])
             if place != self._options.blank:
                 pieces.append(_Piece(place, start, end, float(probabilities[start:end, place].max())))
         return pieces
