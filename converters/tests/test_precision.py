@@ -104,8 +104,6 @@ def test_texts_of_several_lengths_make_one_histogram(tmp_path: Path) -> None:
     assert len(lengths) == 3
     ranges = onnx_quantizer.Ranges.measure(source, "percentile", make_feeds(), tmp_path, onnx_quantizer.DENSE)
     assert ranges.path.is_file()
-        source, "percentile", make_feeds(), tmp_path, onnx_quantizer.DENSE
-    ).path.is_file()
 
 
 def test_openvino_s_estimators_find_different_ranges(tmp_path: Path) -> None:

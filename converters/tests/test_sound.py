@@ -186,7 +186,7 @@ def test_a_ctc_checkpoint_writes_the_same_in_every_engine(cache: Path, tmp_path:
 def test_words_are_learnt_from_recordings_and_answered_in_every_engine(
     words: Path, cache: Path, tmp_path: Path
 ) -> None:
-    job = {"data": words, "training": Training(epochs=40, teacher="new:cnn-2l-32w")}
+    job = {"data": words, "training": Training(epochs=60, teacher="new:cnn-2l-32w")}
     report = _convert("new:cnn-1l-16w", "audio-classification", tmp_path, cache, **job)
     _all_pass(report)
     assert report.manifest is not None
@@ -204,8 +204,8 @@ def test_words_are_learnt_from_recordings_and_answered_in_every_engine(
 
 @pytest.mark.slow
 def test_letters_are_learnt_from_recordings(words: Path, cache: Path, tmp_path: Path) -> None:
-    job = {"data": words, "training": Training(epochs=40), "variants": ("onnx-fp32", "onnx-int8")}
-    report = _convert("new:cnn-1l-24w-16r", "automatic-speech-recognition", tmp_path, cache, **job)
+    job = {"data": words, "training": Training(epochs=120), "variants": ("onnx-fp32", "onnx-int8")}
+    report = _convert("new:cnn-2l-32w", "automatic-speech-recognition", tmp_path, cache, **job)
     _all_pass(report, ("onnx-fp32", "onnx-int8"))
     with Predictor.load(report.bundle or "") as predictor:
         found = predictor.predict({"array": _word("ab", np.random.default_rng(5)), "sampling_rate": RATE})

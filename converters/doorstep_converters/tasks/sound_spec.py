@@ -17,8 +17,8 @@ class SoundSpec(NamedTuple):
         states: of each direction of a recurrent layer on top; 0 for none.
     """
 
-    layers: int = 4
-    width: int = 128
+    layers: int = 3
+    width: int = 96
     states: int = 0
 
     @classmethod

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from doorstep_converters.worker import Channel
 
 INPUTS = (TensorSpec("waveform", "float32", ("batch", "samples")), TensorSpec("lengths", "int64", ("batch",)))
-_BATCH, _DEV_BATCH = 32, 64
-_STEPS = 3000  # of a course that chooses its epochs by the data
+_SMALLEST_BATCH, _BATCH, _DEV_BATCH = 8, 32, 64
+_STEPS = 1200  # of a course that chooses its epochs by the data
 _HEAT = 2.0  # of the distillation (Hinton et al., https://arxiv.org/abs/1503.02531)
 
 
@@ -34,8 +34,10 @@ class Augmenter:
         self._generator = np.random.default_rng(seed)
 
     def __call__(self, samples: Array) -> Array:
-        """Return a changed copy of float32 [samples]."""
+        """Return a changed copy of float32 [samples]; every second one stays as it is."""
         draw = self._generator
+        if draw.random() < 0.5:
+            return samples
         places = np.arange(0, len(samples) - 1, draw.uniform(0.84, 1.19))
         changed = np.interp(places, np.arange(len(samples)), samples)
         before, after = draw.integers(0, self._rate // 10, 2)
@@ -78,10 +80,11 @@ def train_sound(out: Path, channel: "Channel", checkpoint: Path | None, data: An
         known = rows["dev"] or rows["train"][:500]
         return judge.figure(graph, reader, known)
 
-    steps = max(1, -(-len(rows["train"]) // _BATCH))
+    batch = min(_BATCH, max(_SMALLEST_BATCH, len(rows["train"]) // 64))  # a small table still gives many steps
+    steps = max(1, -(-len(rows["train"]) // batch))
     epochs = round(options["epochs"] or min(60.0, max(4.0, _STEPS / steps)))
-    rate = options["learning_rate"] or (2e-3 if checkpoint is None else 1e-4)
-    course = Course(epochs, _BATCH, rate, 0.02, warmup=0.1, seed=options["seed"])
+    rate = options["learning_rate"] or (6e-3 if checkpoint is None else 1e-4)
+    course = Course(epochs, batch, rate, 0.02, warmup=0.1, seed=options["seed"])
     graph.train()
     figures = fit(graph, rows["train"], loss_of, dev_figure, course, channel, lambda row: len(row[0]))
     model.eval()

@@ -3,10 +3,13 @@ const $ = (id) => document.getElementById(id);
 let language = (localStorage.getItem("language") || navigator.language || "en").startsWith("zh") ? "zh" : "en";
 let models = [];
 let last = null;
+let recorder = null;
+let recorded = null;
 
 const say = (key) => WORDS[language][key];
 const model = () => models.find((one) => one.name === $("model").value);
-const kind = () => (!model() ? "text" : model().task.startsWith("image-") ? "picture" : model().task === "tensors" ? "tensors" : "text");
+const hears = (task) => task.startsWith("audio-") || task === "automatic-speech-recognition";
+const kind = () => (!model() ? "text" : model().task.startsWith("image-") ? "picture" : hears(model().task) ? "sound" : model().task === "tensors" ? "tensors" : "text");
 const nameOf = (label) => ((model().display_names || {})[language] || {})[label] || label;
 
 function headers(more) {
@@ -53,7 +56,7 @@ function translate() {
 }
 
 function choose() {
-  for (const one of ["text", "picture", "tensors"]) $("for-" + one).hidden = kind() !== one;
+  for (const one of ["text", "picture", "sound", "tensors"]) $("for-" + one).hidden = kind() !== one;
   document.querySelector(".check").hidden = kind() === "tensors";
   $("answer").hidden = true;
   last = null;
@@ -61,11 +64,11 @@ function choose() {
 }
 
 function bodyOf() {
-  if (kind() === "picture") {
-    const file = $("file").files[0];
+  if (kind() === "picture" || kind() === "sound") {
+    const file = kind() === "sound" ? recorded : $("file").files[0];
     if (!file) return null;
     const form = new FormData();
-    form.append("items", file);
+    form.append("items", file, file.name || "command.wav");
     return { body: form, headers: headers({}) };
   }
   const text = kind() === "tensors" ? $("json").value : $("text").value;
@@ -122,8 +125,10 @@ function show({ answer, all, item, because }) {
     row.append(name, bar, number);
     return row;
   }));
-  $("raw").hidden = Boolean(result.scores);
-  $("raw").textContent = result.scores ? "" : JSON.stringify(result, null, 1);
+  const isSaid = typeof result.text === "string" && Array.isArray(result.words);
+  if (isSaid) $("label").textContent = result.text || say("silence");
+  $("raw").hidden = Boolean(result.scores) || isSaid;
+  $("raw").textContent = $("raw").hidden ? "" : JSON.stringify(result, null, 1);
   showWhy(because, item);
   const times = say("took").replace("{all}", all.toFixed(0)).replace("{model}", answer.ms.toFixed(1));
   $("took").textContent = `${times} · ${say("by")} ${answer.runtime} · ${say("variant")} ${answer.variant} · ${answer.model}, ${say("version")} ${answer.version}`;
@@ -138,9 +143,9 @@ function tint(weight, most) {
 function showWhy(because, item) {
   $("because").hidden = !because;
   if (!because) return;
-  const parts = because.parts, regions = because.regions;
-  const most = Math.max(0, ...[...parts, ...regions].map((part) => Math.abs(part.weight)));
-  $("words").hidden = parts.length === 0;
+  const parts = because.parts, regions = because.regions, segments = because.segments;
+  const most = Math.max(0, ...[...parts, ...regions, ...segments].map((part) => Math.abs(part.weight)));
+  $("words").hidden = parts.length === 0 && segments.length === 0;
   $("regions").hidden = regions.length === 0;
   const letters = Array.from(item || "");
   const nodes = [];
@@ -155,6 +160,13 @@ function showWhy(because, item) {
     place = part.end;
   }
   nodes.push(letters.slice(place).join(""));
+  for (const segment of segments) {
+    const mark = document.createElement("mark");
+    mark.textContent = segment.start.toFixed(2) + " s ";
+    mark.style.background = tint(segment.weight, most);
+    mark.title = segment.weight.toFixed(3);
+    nodes.push(mark);
+  }
   $("words").replaceChildren(...nodes);
   $("tiles").replaceChildren(...regions.map((region) => {
     const tile = document.createElement("i");
@@ -184,6 +196,56 @@ function picked() {
   send();
 }
 
+function wave(samples, rate) {
+  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const text = (place, letters) => { for (let n = 0; n < letters.length; n++) view.setUint8(place + n, letters.charCodeAt(n)); };
+  text(0, "RIFF"); view.setUint32(4, 36 + 2 * samples.length, true); text(8, "WAVEfmt ");
+  view.setUint32(16, 16, true); view.setUint16(20, 1, true); view.setUint16(22, 1, true);
+  view.setUint32(24, rate, true); view.setUint32(28, 2 * rate, true); view.setUint16(32, 2, true); view.setUint16(34, 16, true);
+  text(36, "data"); view.setUint32(40, 2 * samples.length, true);
+  samples.forEach((value, n) => view.setInt16(44 + 2 * n, 32767 * Math.max(-1, Math.min(1, value)), true));
+  return new Blob([view], { type: "audio/wav" });
+}
+
+function recording(isOn) {
+  $("record").dataset.say = isOn ? "stop" : "record";
+  $("record").textContent = say($("record").dataset.say);
+  $("record").setAttribute("aria-pressed", String(isOn));
+}
+
+async function record() {
+  trouble("");
+  if (recorder) return recorder.stop();
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+    const parts = [];
+    recorder = new MediaRecorder(stream);
+    recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
+    recorder.addEventListener("stop", async () => {
+      recorder = null;
+      recording(false);
+      for (const track of stream.getTracks()) track.stop();
+      const context = new AudioContext();
+      try {
+        const sound = await context.decodeAudioData(await new Blob(parts).arrayBuffer());
+        recorded = wave(sound.getChannelData(0), sound.sampleRate);
+        send();
+      } catch (error) {
+        trouble(error.message);
+      } finally {
+        context.close();
+      }
+    });
+    recorder.start();
+    recording(true);
+  } catch (error) {
+    recorder = null;
+    trouble(say("noMicrophone"));
+  }
+}
+
+$("record").addEventListener("click", record);
+$("sound").addEventListener("change", () => { recorded = $("sound").files[0] || null; if (recorded) send(); });
 $("form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
