@@ -142,7 +142,7 @@ class SoundCraft(Craft):
             feeds = reader.collate(reader.read([item]))
             answers.append(self.flat(asked.logits(feeds["waveform"], feeds["lengths"]), folder, plan["options"]))
             plan["progress"]((place + 1) / len(items))
-        calibration = [reader.collate(reader.read([item["file"]])) for item in plan["calibration"]]
+        calibration = [reader.collate(reader.read([item])) for item in plan["calibration"]]
         return Answered(answers, {}, tuple(calibration))
 
     def flat(self, logits: Any, folder: Path, options: dict[str, Any]) -> dict[str, float]:
