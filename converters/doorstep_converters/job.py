@@ -46,7 +46,7 @@ class Job:
         task: a key of `tasks.TASKS`; None takes what the checkpoint's own files say.
         name: of the bundle; None takes the data's or the checkpoint's.
         variants: names of variants or runtimes to try; empty for all the target allows.
-        max_length: tokens a text keeps; None chooses from the data.
+        max_length: tokens a text keeps, seconds of a recording; None chooses from the data.
         cache: kept stages; shared by all converts.
         key: private key to sign with.
         augment: more training texts to make; None for none.

@@ -66,13 +66,13 @@ def _word(name: str, generator: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return made-up recordings of four words in ZIP archives, with labels and texts."""
+    """Return made-up recordings of three words in ZIP archives, with labels and texts."""
     folder, generator = tmp_path_factory.mktemp("words"), np.random.default_rng(7)
     lines = ["split,file,label,text"]
     for split, count in (("train", 16), ("dev", 6), ("test", 6)):
         with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
             for number in range(count):
-                for name in ("a", "b", "ab", "ba"):
+                for name in ("a", "b", "ab"):
                     archive.writestr(f"{name}/{number}.wav", write_wave(_word(name, generator), RATE))
                     lines.append(f"{split},{name}/{number}.wav,{name},{name[0]}{' ' if number % 2 else ''}{name[1:]}")
     (folder / "index.csv").write_text("\n".join(lines).replace(" ", "") + "\n")
@@ -197,7 +197,7 @@ def test_words_are_learnt_from_recordings_and_answered_in_every_engine(
     generator = np.random.default_rng(99)
     gap = np.zeros(RATE // 2, np.float32)
     with Predictor.load(report.bundle or "") as predictor:
-        spoken = ["ab", "b", "a", "ba"]
+        spoken = ["ab", "b", "a", "ab"]
         heard = predictor.stream([gap, *(part for name in spoken for part in (_word(name, generator), gap))])
         assert [one.result.label for one in heard] == spoken
 
