@@ -19,6 +19,9 @@ _LABEL_COLUMNS = ("label", "intent", "category", "class", "target")
 _FORMATS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
 _STEMS = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+SEPARATOR = "|"
+"""Stands between the labels of a row that has several; alone it says that no label holds."""
+
 _MAX_LINE = 4 << 20
 _FEWEST = 20  # rows that can be split by hash
 
@@ -242,6 +245,8 @@ def _found(
 ) -> _Found:
     text = record.get(column_of(record, columns.text, _TEXT_COLUMNS, "text", path))
     label = record.get(column_of(record, columns.label, _LABEL_COLUMNS, "label", path))
+    if isinstance(label, list) and all(isinstance(name, (str, int)) for name in label):
+        label = SEPARATOR.join(map(str, label)) or SEPARATOR
     if not is_label_needed:
         label = "" if label is None else str(label)
     if not isinstance(text, str) or not isinstance(label, (str, int)):

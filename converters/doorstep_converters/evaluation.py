@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from doorstep.errors import DataError
 from doorstep.golden import Example
 from doorstep.tensors import Array
-from doorstep_converters.data import DataSet
+from doorstep_converters.data import DataSet, Row
 from doorstep_converters.probes import PROBES, SENTENCES
 
 _Row = TypeVar("_Row")
@@ -44,11 +44,17 @@ class Evaluation:
     corpus: tuple[Any, ...] = ()
 
 
-def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> Evaluation:
+def plan_evaluation(
+    data: DataSet | None,
+    labels: Sequence[str],
+    limit: int,
+    truth_of: Callable[[Sequence[Row]], Sequence[Any]] | None = None,
+) -> Evaluation:
     """Choose evaluation and calibration items; the two share no text.
 
     Args:
         limit: most items taken of each split; more are thinned evenly.
+        truth_of: rows to what is right for each; None takes the place of the one label in the head.
 
     Raises:
         DataError: the data has a label that the checkpoint's head lacks.
@@ -56,7 +62,7 @@ def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> 
     if data is None:
         items = (*PROBES, *SENTENCES)
         return Evaluation(items, (), 0, SENTENCES, (), items_digest(items))
-    places = label_places(data, labels)
+    places = label_places(data, labels) if truth_of is None else {}
     dev, test = thin(data.dev, limit), thin(data.test, limit)
     held_out = [*dev, *test]
     items = (*PROBES, *(row.text for row in held_out))
@@ -66,7 +72,7 @@ def plan_evaluation(data: DataSet | None, labels: Sequence[str], limit: int) -> 
     final = len(PROBES) + (len(dev) if test else 0)
     return Evaluation(
         items,
-        tuple(places[row.label] for row in held_out),
+        tuple(truth_of(held_out) if truth_of else (places[row.label] for row in held_out)),
         final,
         calibration,
         samples,

@@ -135,6 +135,8 @@ class Workbench:
         reference = self.run(stage, self.cores)
         options = {**options, **craft.decided(reference)}
         expected = craft.read_answers(reference.folder)
+        craft, more = craft.settled(expected, evaluation, options)
+        options |= more
         items = self.work / "items.json"
         return Trial(craft, checkpoint, evaluation, options, reference, items, expected, can_saturate)
 

@@ -71,6 +71,13 @@ class GoldenChoice(NamedTuple):
     files: Mapping[str, Path] = {}
 
 
+class Settled(NamedTuple):
+    """The craft that judges, and options it adds."""
+
+    craft: "Craft"
+    options: dict[str, Any]
+
+
 class Craft:
     """How the workshop handles one task. Methods marked (worker) run in a stage's process and may import torch."""
 
@@ -240,6 +247,10 @@ class Craft:
         """Return the options that the reference stage decided."""
         options: dict[str, Any] = reference.result["options"]
         return options
+
+    def settled(self, expected: Answers, evaluation: Evaluation, options: dict[str, Any]) -> "Settled":
+        """Return who judges from now on, and the options that the checkpoint's answers on dev decide."""
+        return Settled(self, {})
 
     def shared(self, reference: Output) -> dict[str, Path]:
         """Map paths in the bundle to the files all variants share."""

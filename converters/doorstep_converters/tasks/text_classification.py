@@ -20,7 +20,8 @@ from doorstep_converters.parity import Parity, compare
 from doorstep_converters.quantize.calibration import write_calibration
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.stages import Output, Stage
-from doorstep_converters.tasks.craft import Craft, GoldenChoice, Timed
+from doorstep_converters.tasks.craft import Craft, GoldenChoice, Settled, Timed
+from doorstep_converters.tasks.multi_label import METRIC, compare_sets, label_sets, threshold_row, tuned_thresholds
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
@@ -58,7 +59,10 @@ class TextClassification(Craft):
         return replace(trained, source=source.source, licence=trained.licence or source.licence)
 
     def plan(self, job: "Job", data: DataSet | None, checkpoint: Checkpoint) -> Evaluation:
-        return plan_evaluation(data, checkpoint.labels or (), job.eval_limit)
+        labels = checkpoint.labels or ()
+        if data is not None and checkpoint.is_multi_label:
+            return plan_evaluation(data, labels, job.eval_limit, lambda rows: label_sets(data, rows, labels))
+        return plan_evaluation(data, labels, job.eval_limit)
 
     def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
         options: dict[str, Any] = {"labels": list(checkpoint.labels or ()), "is_multi_label": checkpoint.is_multi_label}
@@ -87,6 +91,13 @@ class TextClassification(Craft):
     def decided(self, reference: Output) -> dict[str, Any]:
         return {"max_length": reference.result["max_length"]}
 
+    def settled(self, expected: Array, evaluation: Evaluation, options: dict[str, Any]) -> Settled:
+        if not options["is_multi_label"]:
+            return Settled(self, {})
+        labels = options["labels"]
+        found = tuned_thresholds(expected, evaluation, labels) if evaluation.truth else {}
+        return Settled(_SetClassification(threshold_row(found, labels)), {"thresholds": found})
+
     def shared(self, reference: Output) -> dict[str, Path]:
         return {"tokenizer.json": reference.folder / "tokenizer.json"}
 
@@ -113,6 +124,18 @@ class TextClassification(Craft):
 
     def variant(self, plan: VariantPlan, folder: Path, measured: Measured | None = None) -> Variant:
         return text_variant(plan, measured)
+
+
+class _SetClassification(TextClassification):
+    """Judges sets of labels by their thresholds [classes]."""
+
+    metric = METRIC
+
+    def __init__(self, thresholds: Array) -> None:
+        self._thresholds = thresholds
+
+    def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
+        return compare_sets(expected, got, truth, self._thresholds)
 
 
 def _augmented(job: "Job", data: DataSet, bench: "Workbench") -> list[Row]:
