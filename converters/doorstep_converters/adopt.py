@@ -82,7 +82,7 @@ def adopt(adoption: Adoption) -> Manifest:
         _write_golden(aside, golden)
         (aside / "README.md").write_text(model_card(head), encoding="utf-8")
         measured = _measure(aside, seal(aside, head), golden)
-        manifest = seal(_unsealed(aside), _with_measured(head, measured))
+        manifest = seal(_unsealed(aside), _with_measured(head, measured), is_packed=True)
         if adoption.key is not None:
             (aside / SIGNATURE).write_bytes(sign_manifest((aside / MANIFEST).read_bytes(), adoption.key))
     return manifest

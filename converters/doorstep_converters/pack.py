@@ -154,7 +154,7 @@ def fill_bundle(folder: Path, contents: Contents, is_linked: bool) -> Manifest:
         (folder / path).write_text(text, encoding="utf-8")
     golden = json.dumps(asdict(contents.golden), ensure_ascii=False, indent=1)
     (folder / contents.head.golden).write_text(golden, encoding="utf-8")
-    return seal(folder, contents.head)
+    return seal(folder, contents.head, is_packed=not is_linked)
 
 
 def no_golden() -> Golden:

@@ -40,7 +40,7 @@ def summary(report: Report) -> str:
     )
     rows = [_row(candidate) for candidate in report.candidates]
     lines = [table(columns, rows), ""]
-    lines += [f"{one.plan.name}: {one.notes}" for one in report.candidates if one.notes]
+    lines += [f"{name}: {note}" for name, note in notes(report)]
     lines += [f"not tried  {name}: {reason}" for name, reason in report.excluded.items()]
     for kind, choice in report.choices.items():
         lines.append(f"{kind:<27} would choose {choice}")
@@ -51,6 +51,7 @@ def summary(report: Report) -> str:
 
 def to_plain(report: Report) -> dict[str, Any]:
     """Return the report as plain data."""
+    moved = travels(report)
     return {
         "name": report.name,
         "target": report.target,
@@ -65,6 +66,7 @@ def to_plain(report: Report) -> dict[str, Any]:
                 "measured": asdict(candidate.measured) if candidate.measured else None,
                 "seconds": round(candidate.seconds, 1),
                 "notes": candidate.notes,
+                "fetched_bytes": moved.get(candidate.plan.name, (None,))[0],
             }
             for candidate in report.candidates
         ],
@@ -75,6 +77,20 @@ def to_plain(report: Report) -> dict[str, Any]:
     }
 
 
+def travels(report: Report) -> dict[str, tuple[int, int]]:
+    """Map each variant that a device may fetch in a smaller form to the bytes fetched and the bytes installed."""
+    manifest = report.manifest
+    entries = {entry.path: entry for entry in manifest.files} if manifest else {}
+    found = {}
+    for variant in manifest.variants if manifest else ():
+        files = [entries[path] for path in variant.files]
+        moved = sum(entry.packed.size if entry.packed else entry.size for entry in files)
+        held = sum(entry.size for entry in files)
+        if moved < held:
+            found[variant.name] = (moved, held)
+    return found
+
+
 def write_report(report: Report, out: Path) -> Path:
     """Write `<name>.report.html` and `.json`; return the page."""
     plain = to_plain(report)
@@ -82,11 +98,21 @@ def write_report(report: Report, out: Path) -> Path:
     write_atomic(out / f"{report.name}.report.json", data + b"\n")
     environment = Environment(loader=PackageLoader("doorstep_converters", "templates"), autoescape=True)
     page = environment.get_template("report.html").render(
-        report=report, rows=[_row(candidate) for candidate in report.candidates], pictures=_pictures(report)
+        report=report,
+        notes=notes(report),
+        rows=[_row(candidate) for candidate in report.candidates],
+        pictures=_pictures(report),
     )
     path = out / f"{report.name}.report.html"
     write_atomic(path, page.encode())
     return path
+
+
+def notes(report: Report) -> list[tuple[str, str]]:
+    """Return what is particular about a variant: its name and a sentence."""
+    found = [(one.plan.name, one.notes) for one in report.candidates if one.notes]
+    sizes = travels(report).items()
+    return found + [(name, f"{mib(moved)} fetched, {mib(held)} installed") for name, (moved, held) in sizes]
 
 
 def _row(candidate: Candidate) -> list[object]:

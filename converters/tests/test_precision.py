@@ -188,8 +188,7 @@ def test_an_answer_that_is_no_number_is_infinitely_far() -> None:
 
 
 WANTED = (
-    "onnx-int8-static-percentile", "onnx-int8-static-entropy", "onnx-int8-mixed", "onnx-int8-static-mixed",
-    "openvino-int8-static-minmax", "openvino-int8-static-percentile", "openvino-int8-static-histogram",
+    "onnx-int8-static-entropy", "onnx-int8-mixed", "onnx-int8-static-mixed", "openvino-int8-static-histogram",
     "openvino-int8-static-mixed", "openvino-int8-static-controlled", "tflite-int8-static-minmax",
 )  # fmt: skip
 

@@ -16,9 +16,13 @@ from doorstep.errors import CheckpointError, DataError, UsageError
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.export import onnx as export_onnx
 from doorstep_converters.export.classifier import load_model
+from doorstep_converters.job import Job
+from doorstep_converters.pipeline import convert
 from doorstep_converters.probes import PROBES, SENTENCES
+from doorstep_converters.progress import Lines
 from doorstep_converters.prune import heads, layers, magnitude, vocabulary, width
 from doorstep_converters.prune.magnitude import scheduled
+from doorstep_converters.report import summary, to_plain, travels
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel
 
@@ -242,3 +246,23 @@ def test_sparsity_grows_with_the_steps() -> None:
 def test_a_sparsity_of_one_is_refused(make_checkpoint: Make, channel: Channel, data: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="share of 0 to below 1, got 1"):
         magnitude.prune(tmp_path, channel, str(make_checkpoint("bert")), data, sparsity=1.0)
+
+
+@pytest.mark.slow
+def test_the_bundle_of_a_pruned_checkpoint_says_what_is_fetched_and_what_is_installed(
+    make_checkpoint: Make, channel: Channel, data: str, tmp_path: Path, cache: Path
+) -> None:
+    magnitude.prune(tmp_path, channel, str(make_checkpoint("bert")), data, sparsity=0.9, steps=0)
+    job = Job(
+        str(tmp_path / "checkpoint"), "x86-64-vnni", tmp_path, name="pruned", variants=("onnx-fp32",), max_length=32,
+        cache=cache,
+    )  # fmt: skip
+    report = convert(job, Lines())
+    assert report.manifest is not None
+    (moved, held) = travels(report)["onnx-fp32"]
+    measured = report.manifest.variants[0].measured
+    assert measured is not None
+    assert moved < 0.5 * held
+    assert held == measured.bytes
+    assert "fetched" in summary(report)
+    assert to_plain(report)["candidates"][0]["fetched_bytes"] == moved

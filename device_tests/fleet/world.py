@@ -71,7 +71,7 @@ def write_bundle(folder: Path, version: str, files: dict[str, bytes]) -> Path:
     mine = tuple(sorted(path for path in contents if path.startswith("variants/numpy-int8/")))
     variant = Variant("numpy-int8", "numpy", "weight_only_wi8_afp32", entry, mine, _SPEC, _SPEC, {})
     head = Manifest(FORMAT, PRODUCT, version, "2026-01-01T00:00:00Z", "tensors", {}, (), (variant,))
-    seal(folder, head)
+    seal(folder, head, is_packed=True)
     return folder
 
 

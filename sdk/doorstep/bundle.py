@@ -142,8 +142,10 @@ class Bundle:
             raise IntegrityError(f"{self._folder}: {min(absent)} is missing; fetch the bundle again")
 
 
-def seal(folder: Path, manifest: Manifest) -> Manifest:
+def seal(folder: Path, manifest: Manifest, *, is_packed: bool = False) -> Manifest:
     """List every file of `folder` in the manifest and write it there; returns the manifest with its files.
+
+    With `is_packed`, files of mostly zeros are listed with the smaller form they may be moved in.
 
     The caller builds `folder` aside (`files.folder_aside`), so that a half-made bundle is never seen.
     """
@@ -153,7 +155,13 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     for path, size in sorted(_walk(os.fspath(folder))):
         manifests.check_path(path)
         with open(folder / path, "rb") as file:
-            entries.append(FileEntry(path, size, hashlib.file_digest(file, "sha256").hexdigest()))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        packed = None
+        if is_packed:
+            from doorstep.sparse import packed_form
+
+            packed = packed_form(folder / path)
+        entries.append(FileEntry(path, size, digest, packed))
     sealed = replace(manifest, files=tuple(entries))
     data = manifests.encode(sealed)
     manifests.decode(data)

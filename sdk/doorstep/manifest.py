@@ -23,12 +23,21 @@ _DTYPES = frozenset(
 )
 
 
+class Packed(Record):
+    """A smaller form that a file may be moved in: codec (`sparse1`), size in bytes, digest of those bytes."""
+
+    codec: str
+    size: int
+    sha256: str
+
+
 class FileEntry(Record):
-    """One file of the bundle: relative POSIX path, size in bytes, digest of its bytes."""
+    """One file of the bundle: relative POSIX path, size in bytes, digest of its bytes, perhaps a form to move it in."""
 
     path: str
     size: int
     sha256: str
+    packed: Packed | None = None
 
 
 class Board(Record):
@@ -166,6 +175,8 @@ def _check(manifest: Manifest) -> None:
     for entry in manifest.files:
         if not 0 <= entry.size <= MAX_FILE_BYTES or not _is_sha256(entry.sha256):
             raise FormatError(f"manifest.json: {entry.path[:80]!r} has no possible size or sha256")
+        if (packed := entry.packed) is not None and not (0 <= packed.size < entry.size and _is_sha256(packed.sha256)):
+            raise FormatError(f"manifest.json: {entry.path[:80]!r} has a packed form of no possible size or sha256")
         check_path(entry.path)
         if entry.path.casefold() in seen:
             raise FormatError(f"manifest.json: {entry.path} is listed twice")

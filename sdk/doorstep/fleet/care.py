@@ -214,6 +214,7 @@ def _check_contents(depot: Depot, path: str, data: bytes) -> Iterator[Finding]:
         return
     contents = [(blob_path(file.content.sha256), file.content) for file in release.files]
     contents += [(delta_path(delta.content.sha256), delta.content) for delta in release.deltas]
+    contents += [(blob_path(packed.content.sha256), packed.content) for packed in release.packed]
     for name, content in contents:
         if problem := _difference(depot.folder / name, content):
             yield Finding(True, f"{path}: {name} {problem}; publish the bundle again")
@@ -255,6 +256,7 @@ def _referenced(depot: Depot) -> set[str]:
                 release = decode_release(data)
                 found |= {blob_path(file.content.sha256) for file in release.files}
                 found |= {delta_path(delta.content.sha256) for delta in release.deltas}
+                found |= {blob_path(packed.content.sha256) for packed in release.packed}
     return found
 
 

@@ -17,8 +17,19 @@ from doorstep.fleet.channel import RUNNING, Channel, Health, Poll, Rollout
 from doorstep.fleet.clock import to_text
 from doorstep.fleet.depot import Depot, blob_path, delta_path
 from doorstep.fleet.keys import KeyRing
-from doorstep.fleet.release import FORMAT, Content, Delta, Release, ReleaseFile, check_product, piece_size_for
+from doorstep.fleet.release import (
+    FORMAT,
+    PACKED_CODECS,
+    Content,
+    Delta,
+    PackedContent,
+    Release,
+    ReleaseFile,
+    check_product,
+    piece_size_for,
+)
 from doorstep.fleet.rollout import is_complete, parse_waves
+from doorstep.manifest import FileEntry
 from doorstep.signing import TrustKey
 
 PAYS_BELOW = 0.6
@@ -196,9 +207,35 @@ def _store(
         content = cut(bundle.folder / path, piece_size)
         new_bytes += keep(bundle.folder / path, depot.folder / blob_path(content.sha256))
         files.append(ReleaseFile(path, content))
+    forms = []
+    for entry in bundle.manifest.files:
+        if entry.packed is not None and entry.packed.codec in PACKED_CODECS:
+            tell(f"{entry.path}, packed")
+            form, written = _store_packed(depot, bundle.folder / entry.path, entry, plan)
+            forms.append(form)
+            new_bytes += written
     created = to_text(depot.clock.now())
-    release = Release(FORMAT, product, bundle.manifest.version, seq, created, bundle.digest, tuple(files))
-    return release, new_bytes
+    head = (FORMAT, product, bundle.manifest.version, seq, created, bundle.digest)
+    return Release(*head, tuple(files), packed=tuple(forms)), new_bytes
+
+
+def _store_packed(depot: Depot, source: Path, entry: FileEntry, plan: Plan) -> tuple[PackedContent, int]:
+    """Make a file's packed form again and keep it, as the manifest declares it.
+
+    Raises:
+        DepotError: it comes out otherwise.
+    """
+    from doorstep.sparse import encode
+
+    assert entry.packed is not None  # noqa: S101 -- asked before
+    with tempfile.NamedTemporaryFile(dir=depot.folder, prefix=".packed-") as aside:
+        place = Path(aside.name)
+        encode(source, place)
+        content = cut(place, plan.piece_size or piece_size_for(place.stat().st_size))
+        if (content.size, content.sha256) != (entry.packed.size, entry.packed.sha256):
+            raise DepotError(f"{source}: its packed form is not as the manifest declares it; make the bundle again")
+        written = keep(place, depot.folder / blob_path(content.sha256))
+    return PackedContent(entry.sha256, entry.packed.codec, content), written
 
 
 def _with_deltas(

@@ -16,6 +16,7 @@ FORMAT = 1
 MAX_RELEASE_BYTES = 1 << 20
 MIN_PIECE_BYTES, MAX_PIECE_BYTES = 4 << 10, 16 << 20
 CODECS = ("seg1",)
+PACKED_CODECS = ("sparse1",)
 _SUBJECT = "release"
 _MOST_PIECES = 512
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -58,6 +59,15 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedContent:
+    """A smaller form of the blob `target`, as the bundle's manifest declares it."""
+
+    target: str
+    codec: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One published bundle.
 
@@ -75,6 +85,7 @@ class Release:
     bundle: str
     files: tuple[ReleaseFile, ...]
     deltas: tuple[Delta, ...] = ()
+    packed: tuple[PackedContent, ...] = ()
 
     @property
     def id(self) -> str:
@@ -134,8 +145,9 @@ def _check(release: Release) -> None:
     check_product(release.product)
     if not 1 <= release.seq < 1 << 53 or not is_digest(release.bundle):
         raise FormatError(f"{_SUBJECT}: seq {release.seq} or bundle {release.bundle[:80]!r} is impossible")
-    if not 1 <= len(release.files) <= MAX_FILES + 2 or len(release.deltas) > MAX_FILES:
-        raise FormatError(f"{_SUBJECT}: {len(release.files)} files and {len(release.deltas)} deltas are too many")
+    most = max(len(release.deltas), len(release.packed))
+    if not 1 <= len(release.files) <= MAX_FILES + 2 or most > MAX_FILES:
+        raise FormatError(f"{_SUBJECT}: {len(release.files)} files and {most} deltas are too many")
     seen: set[str] = set()
     for file in release.files:
         _check_file_name(file.path)
@@ -150,6 +162,10 @@ def _check(release: Release) -> None:
         if not is_digest(delta.base) or not is_digest(delta.target):
             raise FormatError(f"{_SUBJECT}: a delta names no digest")
         _check_content(delta.content, f"delta to {delta.target[:12]}")
+    for packed in release.packed:
+        if not is_digest(packed.target):
+            raise FormatError(f"{_SUBJECT}: a packed form names no digest")
+        _check_content(packed.content, f"packed form of {packed.target[:12]}")
 
 
 def _check_file_name(path: str) -> None:

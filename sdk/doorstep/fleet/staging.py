@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from doorstep.errors import IntegrityError, StoreError, TransferError
 from doorstep.files import sync_folder
 from doorstep.fleet.depot import blob_path, delta_path
 from doorstep.fleet.download import Downloader
-from doorstep.fleet.release import Content, Delta, Release, ReleaseFile, total_size
+from doorstep.fleet.release import PACKED_CODECS, Content, Delta, PackedContent, Release, ReleaseFile, total_size
 from doorstep.fleet.state import Held
 from doorstep.fleet.store import Store
-from doorstep.manifest import MAX_MANIFEST_BYTES, Manifest, decode
+from doorstep.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, decode
 from doorstep.selection import rank
 from doorstep.signing import TrustKey
 
@@ -54,26 +54,32 @@ def stage(staging: Staging, release: Release, is_wanted: Callable[[], bool] = la
         BundleError: the bundle is not what its manifest says, or not signed by the trusted key.
     """
     store = staging.store
-    files = _choose(staging, release, is_wanted)
+    manifest = _manifest(staging, release, is_wanted)
+    files = _choose(staging, release, manifest)
+    packed = {entry.sha256: entry for entry in manifest.files if entry.packed is not None}
     contents = {file.content.sha256: file.content for file in files}
     deltas = {delta.content.sha256 for delta in release.deltas}
-    store.collect(wanted={*contents, *deltas})
+    forms = {form.content.sha256 for form in release.packed}
+    store.collect(wanted={*contents, *deltas, *forms})
     missing = [content for content in contents.values() if not _has(store, content)]
-    _check_space(staging, missing)
+    _check_space(staging, missing, release.packed)
     for content in missing:
-        _fetch(staging, release, content, is_wanted)
+        _fetch(staging, release, content, is_wanted, packed)
     sync_folder(store.blobs)
     return _link(staging, release, files)
 
 
-def _choose(staging: Staging, release: Release, is_wanted: Callable[[], bool]) -> list[ReleaseFile]:
-    """Return the files this device needs: the shared ones, and those of the variants it can use."""
+def _manifest(staging: Staging, release: Release, is_wanted: Callable[[], bool]) -> Manifest:
     head = release.content(MANIFEST)
     if head is None or head.size > MAX_MANIFEST_BYTES:
         raise StoreError(f"release {release.id}: its manifest is missing or larger than {MAX_MANIFEST_BYTES} bytes")
     if not _has(staging.store, head):
-        _fetch(staging, release, head, is_wanted)
-    manifest = decode((staging.store.blobs / head.sha256).read_bytes())
+        _fetch(staging, release, head, is_wanted, {})
+    return decode((staging.store.blobs / head.sha256).read_bytes())
+
+
+def _choose(staging: Staging, release: Release, manifest: Manifest) -> list[ReleaseFile]:
+    """Return the files this device needs: the shared ones, and those of the variants it can use."""
     ranking = rank(manifest.variants, Device.detect(), None, lambda variant: True)
     chosen = ranking.usable if staging.every_variant else ranking.usable[:1]
     unneeded = {path for variant in manifest.variants for path in variant.files}
@@ -103,8 +109,9 @@ def _has(store: Store, content: Content) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == content.size
 
 
-def _check_space(staging: Staging, missing: list[Content]) -> None:
-    need = total_size(missing)
+def _check_space(staging: Staging, missing: list[Content], packed: Sequence[PackedContent]) -> None:
+    """Refuse what does not fit: all that is missing, and one packed form beside what it expands to."""
+    need = total_size(missing) + max((form.content.size for form in packed), default=0)
     usage = shutil.disk_usage(staging.store.folder)
     free = usage.free - max(_LEAST_FREE_BYTES, int(usage.total * _FREE_SHARE))
     if need > free:
@@ -115,8 +122,14 @@ def _check_space(staging: Staging, missing: list[Content]) -> None:
         )
 
 
-def _fetch(staging: Staging, release: Release, content: Content, is_wanted: Callable[[], bool]) -> None:
-    """Bring one blob into the store, by a delta where its base is here, else whole."""
+def _fetch(
+    staging: Staging,
+    release: Release,
+    content: Content,
+    is_wanted: Callable[[], bool],
+    packed: Mapping[str, FileEntry],
+) -> None:
+    """Bring one blob into the store: by a delta where its base is here, else in its packed form, else whole."""
     store = staging.store
     for delta in release.deltas:
         if delta.target == content.sha256 and (store.blobs / delta.base).is_file():
@@ -127,6 +140,14 @@ def _fetch(staging: Staging, release: Release, content: Content, is_wanted: Call
                 if not is_wanted():
                     raise
                 # The base may have rotted, or the delta be made for another: the whole file needs neither.
+    for form in release.packed:
+        if form.target == content.sha256 and form.codec in PACKED_CODECS and content.sha256 in packed:
+            try:
+                _expand(staging, form, packed[content.sha256], content, is_wanted)
+                return
+            except (IntegrityError, TransferError):
+                if not is_wanted():
+                    raise
     part = store.parts / content.sha256
     staging.downloader.fetch(content, blob_path(content.sha256), part, is_wanted)
     _keep(store, part, content)
@@ -141,6 +162,21 @@ def _apply(staging: Staging, delta: Delta, content: Content, is_wanted: Callable
     staging.downloader.fetch(delta.content, delta_path(delta.content.sha256), packed, is_wanted)
     try:
         decode_delta(store.blobs / delta.base, packed, part, content)
+        _keep(store, part, content)
+    finally:
+        packed.unlink(missing_ok=True)
+
+
+def _expand(
+    staging: Staging, form: PackedContent, entry: FileEntry, content: Content, is_wanted: Callable[[], bool]
+) -> None:
+    from doorstep.sparse import decode
+
+    store = staging.store
+    packed, part = store.parts / form.content.sha256, store.parts / content.sha256
+    staging.downloader.fetch(form.content, blob_path(form.content.sha256), packed, is_wanted)
+    try:
+        decode(packed, part, entry)
         _keep(store, part, content)
     finally:
         packed.unlink(missing_ok=True)
