@@ -81,7 +81,7 @@ def fit(
         model.eval()
         with torch.no_grad():
             figures.append(dev_figure())
-        if figures[-1] > best:
+        if figures[-1] >= best:  # of equal epochs the last: it has learnt longest
             best, kept = figures[-1], copy.deepcopy(model.state_dict())
         if course.patience and len(figures) - 1 - int(np.argmax(figures)) >= course.patience:
             break
