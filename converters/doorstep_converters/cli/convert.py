@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="of the bundle; default: the data's or the checkpoint's")
     parser.add_argument("--version", help="of the bundle; default: the time")
     parser.add_argument("--variants", default="", help="comma-separated names of variants or runtimes; default: all")
-    parser.add_argument("--max-length", type=int, help="tokens a text keeps, or seconds of sound; default: from the data")
+    parser.add_argument(
+        "--max-length", type=int, help="tokens a text keeps, or seconds of sound; default: from the data"
+    )
     parser.add_argument("--text-column")
     parser.add_argument("--label-column")
     parser.add_argument(
