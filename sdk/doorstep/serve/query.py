@@ -78,9 +78,10 @@ type Explanations {
   results: [Explanation!]!
 }
 
-type Explanation { label: String!, score: Float!, parts: [Part!]!, regions: [Region!]! }
+type Explanation { label: String!, score: Float!, parts: [Part!]!, regions: [Region!]!, steps: [Step!]! }
 type Part { text: String!, start: Int!, end: Int!, weight: Float! }
 type Region { left: Float!, top: Float!, width: Float!, height: Float!, weight: Float! }
+type Step { id: String!, place: Int!, weight: Float! }
 """
 log = logging.getLogger("doorstep.serve")
 
