@@ -147,8 +147,8 @@ def _convert(trial: Trial, data: Path, seed: int, root: Path) -> dict[str, Any]:
     variants = "onnx-fp32" if trial.checkpoint == "new:trees" else variants
     checkpoint = _found(trial.checkpoint, root)
     command = [
-        sys.executable, "-m", "doorstep.cli.main", "convert", checkpoint, "--task", trial.task, "--target", "x86-64-vnni",
-        "--data", str(data), "--out", str(out), "--name", name, "--variants", variants,
+        sys.executable, "-m", "doorstep.cli.main", "convert", checkpoint, "--task", trial.task, "--target",
+        "x86-64-vnni", "--data", str(data), "--out", str(out), "--name", name, "--variants", variants,
         "--eval-limit", "5000", "--seed", str(seed), *trial.arguments,
     ]  # fmt: skip
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
