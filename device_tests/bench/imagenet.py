@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from transformers import MobileNetV1Config, MobileNetV1ForImageClassification
 
+PACKAGE = "nudity==0.2.3"
 _GRAPH = "retrained_graph.pb"
 _MOST_BYTES = 64 << 20
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-_CONSTANT, _ATTRIBUTES, _TENSOR = 2, 5, 8  # fields of NodeDef and AttrValue
+_ATTRIBUTES, _TENSOR = 5, 8  # fields of NodeDef and AttrValue
 
 
 def main() -> int:

