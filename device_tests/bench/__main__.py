@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import doorstep
+from device_tests.bench.endurance import endurance
 from device_tests.bench.imports import import_times
 from device_tests.bench.overhead import Figures, bare_command, our_command, pipeline_command, side_by_side
 from device_tests.bench.peer_table import peers
@@ -29,7 +30,20 @@ from doorstep.measure import Plan, measure
 
 ROOT = Path(__file__).parents[2]
 TEXT = "hi there, is the oat milk back in stock, and which aisle would I find it in please"
-SECTIONS = ("overhead", "int8", "peers", "data", "students", "tasks", "sounds", "pictures", "serve", "pull", "retrain")
+SECTIONS = (
+    "overhead",
+    "int8",
+    "peers",
+    "data",
+    "students",
+    "tasks",
+    "sounds",
+    "pictures",
+    "serve",
+    "endurance",
+    "pull",
+    "retrain",
+)
 WITHOUT_BUNDLE = {"students", "tasks", "pictures", "sounds", "pull", "retrain"}
 _INT8 = {"onnx": "onnx-int8", "openvino": "openvino-int8-static", "tflite": "tflite-int8"}
 
@@ -89,6 +103,8 @@ def main() -> int:
     if "serve" in wanted:
         checkpoint = arguments.checkpoint or _newest_checkpoint()
         report["serve"] = serving(arguments.bundle, checkpoint, arguments.serve_seconds)
+    if "endurance" in wanted:
+        report["endurance"] = endurance(arguments.bundle, 200_000, 10_000)
     if "pull" in wanted:
         report["pull"] = pulling(arguments.rounds)
     if "retrain" in wanted:

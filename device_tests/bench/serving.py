@@ -58,12 +58,14 @@ def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 
         name = predictor.manifest.name
         texts = [item_of(predictor.bundle, one) for one in load_golden(predictor.bundle).examples]
         path = f"/v1/models/{name}:predict"
-        with _server([sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"]) as ours:
+        with running_server(
+            [sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"]
+        ) as ours:
             bare, served = _one_at_a_time(lambda: predictor.predict(texts[0]), ours, path, texts[0])
             many, loads = [], []
             for _ in range(3):  # turns, so that a busy moment hits both
                 many.append(max(_per_second(predictor, texts, size) for size in (1, 8, 16, 32, 64)))
-                loads.append(_wrk(ours, path, texts, seconds, clients))
+                loads.append(wrk(ours, path, texts, seconds, clients))
             rss = ours.rss_mib()
     load = max(loads, key=lambda one: one.per_second)
     found: dict[str, Any] = {
@@ -90,8 +92,8 @@ def _beside_pipeline(
     checkpoint: Path, texts: list[str], seconds: int, clients: int, load: Load, rss: float
 ) -> dict[str, Any]:
     port = _free_port()
-    with _server([sys.executable, str(_APP), str(checkpoint), str(port)], port) as plain:
-        theirs = _wrk(plain, "/predict", texts, seconds, clients)
+    with running_server([sys.executable, str(_APP), str(checkpoint), str(port)], port) as plain:
+        theirs = wrk(plain, "/predict", texts, seconds, clients)
         their_rss = plain.rss_mib()
     rows: list[list[object]] = [
         ["requests/s", load.per_second, theirs.per_second, f"{load.per_second / max(theirs.per_second, 1e-9):.1f} ×"],
@@ -133,11 +135,11 @@ def _beside_gunicorn(bundle: Path, path: str, texts: list[str], seconds: int, cl
     rows: list[list[object]] = []
     found: dict[str, Any] = {}
     for name, command in commands.items():
-        with _server(command, port if name == "gunicorn" else 0, environ) as running:
-            _wrk(running, path, texts, 2, clients)
-            load = _wrk(running, path, texts, seconds, clients)
+        with running_server(command, port if name == "gunicorn" else 0, environ) as running:
+            wrk(running, path, texts, 2, clients)
+            load = wrk(running, path, texts, seconds, clients)
             with _slow_clients(running.port):
-                beside = _wrk(running, path, texts, seconds, 8)
+                beside = wrk(running, path, texts, seconds, 8)
             rss = running.rss_mib() + sum(_children_rss_mib(running.process.pid))
         rows.append([name, load.per_second, load.p50_ms, load.p99_ms, load.lost, beside.per_second, beside.p99_ms,
                      beside.lost, rss])  # fmt: skip
@@ -177,7 +179,8 @@ class _Running(NamedTuple):
 
 
 @contextmanager
-def _server(command: list[str], port: int = 0, environ: dict[str, str] | None = None) -> Iterator[_Running]:
+def running_server(command: list[str], port: int = 0, environ: dict[str, str] | None = None) -> Iterator[_Running]:
+    """Start a server and wait until it listens; `serve` is told the port."""
     port = port or _free_port()
     command = [*command, "--port", str(port)] if "serve" in command else command
     start = time.monotonic()
@@ -227,7 +230,8 @@ def _per_second(predictor: Predictor, texts: list[str], batch_size: int) -> floa
     return len(items) / (time.perf_counter() - start)
 
 
-def _wrk(server: _Running, path: str, texts: list[str], seconds: int, clients: int) -> Load:
+def wrk(server: _Running, path: str, texts: list[str], seconds: int, clients: int) -> Load:
+    """Let `clients` ask for `seconds`, one text a request."""
     bodies = ", ".join(f"[==[{json.dumps({'items': [text]}, ensure_ascii=False)}]==]" for text in texts)
     with tempfile.NamedTemporaryFile("w", suffix=".lua", encoding="utf-8") as script:
         script.write(_SCRIPT % (bodies, path))
