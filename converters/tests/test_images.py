@@ -106,7 +106,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split, count in (("train", 24), ("dev", 9), ("test", 9)):
             for number in range(count):
                 name = f"{split}/{number}.jpg"
-                color = np.eye(3)[number % 3] * 160 + 40
+                color = np.eye(3)[number % 3] * 200 + 20
                 pixels = (color + generator.normal(0, 20, (44, 50, 3))).clip(0, 255).astype(np.uint8)
                 data = io.BytesIO()
                 Image.fromarray(pixels).save(data, "JPEG")
@@ -254,7 +254,7 @@ def test_vectors_of_pictures_agree_by_cosine(tmp_path: Path, cache: Path) -> Non
 def test_a_head_is_trained_and_a_new_network_learns_from_it(shelf: Path, tmp_path: Path, cache: Path) -> None:
     shown = {"data": shelf, "columns": Columns(label="class")}
     folder = make_checkpoint("mobilenet_v2", tmp_path / "mobilenet")
-    training = Training(is_forced=True, method="head", epochs=40)
+    training = Training(is_forced=True, method="head", epochs=100)
     teacher = _convert(folder, tmp_path / "t", cache, "onnx-fp32", training=training, **shown)
     assert teacher.manifest is not None
     assert teacher.manifest.variants[0].measured is not None
