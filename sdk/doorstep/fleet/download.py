@@ -200,7 +200,8 @@ class _Part:
                     is_right = self._keep(piece, place)
                 self._count(is_right, length, source)
             else:
-                self._waiting.append((self._second.submit(self._keep, bytes(self._pending[:length]), place), length))
+                with memoryview(self._pending) as view:
+                    self._waiting.append((self._second.submit(self._keep, bytes(view[:length]), place), length))
             del self._pending[:length]
             if len(self._waiting) > _MOST_WAITING:
                 self._first_done(source)
