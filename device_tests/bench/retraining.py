@@ -56,7 +56,7 @@ def retraining(root: Path, starts: Mapping[str, tuple[str, str]], work: Path) ->
 def _finetune(start: str, data: Path, out: Path, options: list[str]) -> Path:
     checkpoint = out / "checkpoint"
     if not (checkpoint / "config.json").is_file():
-        _run("finetune", start, "--data", str(data), "--out", str(checkpoint), *options)
+        _run("finetune", start, "--data", str(data), "--out", str(checkpoint), "--logs", str(out / "logs"), *options)
     return checkpoint
 
 
