@@ -1,7 +1,8 @@
 """A device's pull beside curl: the same 200 MB from the same local server, in turns.
 
-Both end with the bytes on the disk (curl's file is flushed after it). doorstep's side verifies every piece against the
-signed release, and is measured twice: the transfer, and a whole visit of `doorstep agent` with its self-test.
+Both end with the bytes on the disk (curl's file is flushed after it). doorstep's side is a whole visit: metadata, every
+piece verified against the signed release, the whole verified again and staged; without the self-test, for the model
+is noise.
 """
 
 import json
