@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_tests.fleet.decoders import READERS, samples, with_value
+from doorstep.fleet.release import Content, Release, ReleaseFile, encode_release, piece_size_for
 
 SAMPLES = samples()
 JSON = st.recursive(
@@ -57,3 +58,12 @@ def test_a_delta_with_other_numbers_in_its_heads_never_gives_other_bytes(places:
     for place, value in places:
         data[place % len(data)] = value
     READERS["delta"](bytes(data))
+
+
+def test_500_mb_are_described_in_less_than_64_kb() -> None:
+    size, digest = 500_000_000, "ab" * 32
+    piece = piece_size_for(size)
+    weights = Content(digest, size, piece, (digest,) * -(-size // piece))
+    files = (ReleaseFile("manifest.json", Content(digest, 20, piece, (digest,))), ReleaseFile("model.bin", weights))
+    release = Release(1, "reviews", "1.0", 7, "2026-01-01T00:00:00Z", digest, files)
+    assert len(encode_release(release)) <= 64_000
