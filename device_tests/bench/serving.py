@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from device_tests.bench.environments import CACHE, ROOT, SkippedError, call
 from doorstep.cli.output import table
+from doorstep.device import granted_cores
 from doorstep.golden import item_of, load_golden
 from doorstep.predictor import Predictor
 
@@ -58,28 +59,31 @@ def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 
         name = predictor.manifest.name
         texts = [item_of(predictor.bundle, one) for one in load_golden(predictor.bundle).examples]
         path = f"/v1/models/{name}:predict"
-        with running_server(
-            [sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"]
-        ) as ours:
-            bare, served = _one_at_a_time(lambda: predictor.predict(texts[0]), ours, path, texts[0])
-            many, loads = [], []
-            for _ in range(3):  # turns, so that a busy moment hits both
+        command = [sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"]
+        with running_server(command) as one, running_server([*command, "--lanes", str(granted_cores())]) as ours:
+            bare, served = _one_at_a_time(lambda: predictor.predict(texts[0]), one, path, texts[0])
+            many, loads, narrow = [], [], []
+            for _ in range(3):  # turns, so that a busy moment hits all
                 many.append(max(_per_second(predictor, texts, size) for size in (1, 8, 16, 32, 64)))
+                narrow.append(wrk(one, path, texts, seconds, clients))
                 loads.append(wrk(ours, path, texts, seconds, clients))
             rss = ours.rss_mib()
-    load = max(loads, key=lambda one: one.per_second)
+    load, in_one = (max(turns, key=lambda turn: turn.per_second) for turns in (loads, narrow))
     found: dict[str, Any] = {
         "bare_p50_ms": bare, "served_p50_ms": served, "predict_many_per_s": max(many), "rss_mib": rss,
-        "start_ms": ours.start_ms, "load": load._asdict(),
+        "start_ms": one.start_ms, "load": load._asdict(), "one_lane": in_one._asdict(),
     }  # fmt: skip
     print(f"served beside Predictor: {predictor.variant.name}, {clients} clients, wrk {seconds} s, best of 3 turns")
     rows: list[list[object]] = [
         ["one at a time, p50 ms", served, bare, f"{served - bare:+.2f} ms"],
-        [f"{clients} clients, items/s", load.per_second, max(many), f"{load.per_second / max(many):.2f} ×"],
+        [f"{clients} clients, --lanes {granted_cores()}, items/s", load.per_second, max(many),
+         f"{load.per_second / max(many):.2f} ×"],
+        [f"{clients} clients, one lane, items/s", in_one.per_second, max(many),
+         f"{in_one.per_second / max(many):.2f} ×"],
         ["p99 / p50 ms", load.p99_ms, load.p50_ms, f"{load.p99_ms / load.p50_ms:.2f} ×"],
-        ["lost", load.lost, None, ""],
-        ["process start to ready ms", ours.start_ms, None, ""],
-    ]
+        ["lost", load.lost + in_one.lost, None, ""],
+        ["process start to ready ms", one.start_ms, None, ""],
+    ]  # fmt: skip
     print(table(("", "served", "Predictor", "compared"), rows))
     found["gunicorn"] = _beside_gunicorn(bundle, path, texts, seconds, clients)
     if checkpoint:

@@ -30,9 +30,11 @@ def open_graph(graph: Graph, options: SessionOptions) -> Session:
     """
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": options.threads,
+        "INFERENCE_NUM_THREADS": options.threads * options.lanes,
         "INFERENCE_PRECISION_HINT": "f32",
     }
+    if options.lanes > 1:
+        config["NUM_STREAMS"] = options.lanes
     if options.cache_dir is not None:
         config["CACHE_DIR"] = os.path.join(options.cache_dir, "openvino")
     config.update(options.engine_options)

@@ -14,6 +14,7 @@ from doorstep.errors import EngineError
 from doorstep.session import Graph, Session, SessionOptions
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec, check_feeds
 from doorstep_runtimes.fixed_shapes import Shape, fill, plan_batches, varying_axes, with_any_batch
+from doorstep_runtimes.lanes import Lanes
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -31,8 +32,11 @@ def open_graph(graph: Graph, options: SessionOptions) -> Session:
     """
     try:
         settings = {"num_threads": options.threads, **options.engine_options}
-        interpreter = Interpreter(model_path=str(graph.path), **settings)
-        return with_any_batch(TfliteSession(interpreter, graph))
+        sessions = [
+            TfliteSession(Interpreter(model_path=str(graph.path), **settings), graph)
+            for _ in range(max(1, options.lanes))
+        ]
+        return with_any_batch(sessions[0] if len(sessions) == 1 else Lanes(sessions))
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise EngineError(f"{graph.path}: LiteRT cannot open it ({error!s:.300})") from error
 

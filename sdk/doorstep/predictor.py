@@ -36,6 +36,8 @@ class LoadOptions(Record):
         cache_dir: where races and engines' compiled models are kept; None takes DOORSTEP_CACHE, else nowhere.
         engine_options: raw options in the engine's own words.
         task_options: replace options of the bundle's task, for example `{"top_k": 3, "abstain_below": 0.6}`.
+        lanes: predictions that may run at the same time, each with `threads` of its own. More answers a second where
+            many threads ask; one caller alone waits longer, since each lane has fewer cores.
     """
 
     trust: TrustKey | None = None
@@ -43,6 +45,7 @@ class LoadOptions(Record):
     cache_dir: str | Path | None = None
     engine_options: dict[str, Any] = {}
     task_options: dict[str, Any] = {}
+    lanes: int = 1
 
 
 class Predictor:
@@ -93,7 +96,7 @@ class Predictor:
         device = Device.detect()
         wanted = variant or os.environ.get("DOORSTEP_VARIANT") or None
         ranking = rank(bundle.manifest.variants, device, wanted, bundle.has)
-        session_options = SessionOptions(_threads(threads, device), cache_dir, options.engine_options)
+        session_options = SessionOptions(_threads(threads, device), cache_dir, options.engine_options, options.lanes)
         opener = _Opener(bundle, session_options, options.task_options)
         is_raced = options.is_raced or os.environ.get("DOORSTEP_RACE") == "1"
         if is_raced and len(ranking.usable) > 1:

@@ -39,6 +39,7 @@ class SessionOptions(Record):
 
     Attributes:
         threads: number of threads one `run` may use.
+        lanes: runs that may go at the same time, each with `threads` of its own.
         cache_dir: where an engine may keep compiled models; None for nowhere.
         engine_options: raw options in the engine's own words, passed through.
     """
@@ -46,6 +47,7 @@ class SessionOptions(Record):
     threads: int = 1
     cache_dir: str | os.PathLike[str] | None = None
     engine_options: dict[str, Any] = {}
+    lanes: int = 1
 
 
 class Graph(Record):

@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load")
     load.add_argument("--batch", type=count, default=32, metavar="N", help="most items of one run; 1: no batching (32)")
     load.add_argument("--batch-wait-ms", type=float, default=0.0, metavar="MS", help="longest wait for more items (0)")
-    load.add_argument("--lanes", type=count, default=1, metavar="N", help="runs at the same time (1)")
+    load.add_argument(
+        "--lanes", type=count, default=1, metavar="N",
+        help="runs at the same time, which share the cores; for many clients one a core (1)",
+    )  # fmt: skip
     load.add_argument("--queue", type=int, default=2048, metavar="N", help="items that may wait; beyond: 503 (2048)")
     load.add_argument("--deadline-ms", type=float, default=10_000.0, metavar="MS", help="beyond: 504 (10000)")
     load.add_argument("--clients", type=count, default=72, metavar="N", help="requests worked on at once (72)")
@@ -90,8 +93,9 @@ def _run(arguments: argparse.Namespace) -> int:
         has_page=not arguments.no_page,
         is_traced=arguments.otel,
     )
-    load = LoadOptions(trust=TrustKey.load(arguments.trust) if arguments.trust else None)
-    threads = arguments.threads or _share_of_cores(arguments.processes)
+    trust = TrustKey.load(arguments.trust) if arguments.trust else None
+    load = LoadOptions(trust=trust, lanes=arguments.lanes)
+    threads = arguments.threads or _share_of_cores(arguments.processes * arguments.lanes)
     sources = [Source.parse(text) for text in arguments.bundles]
     plan = Launch(
         sources=tuple(Source(one.path, one.name, arguments.variant, threads, load) for one in sources),
@@ -120,8 +124,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(arguments, name)}")
 
 
-def _share_of_cores(processes: int) -> int | None:
-    return max(1, granted_cores() // processes) if processes > 1 and not os.environ.get("DOORSTEP_THREADS") else None
+def _share_of_cores(shares: int) -> int | None:
+    return max(1, granted_cores() // shares) if shares > 1 and not os.environ.get("DOORSTEP_THREADS") else None
 
 
 def _token(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The Flask app, and the blueprint for an app that exists already."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -17,6 +18,13 @@ from doorstep.serve.rest import add_rest
 from doorstep.serve.service import Service
 
 
+class _App(Flask):
+    """Flask without its search for coroutines, four times a request: every function here is an ordinary one."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+
 def create_app(predictors: Mapping[str, Predictor] | Service, options: ServeOptions | None = None) -> Flask:
     """Return an app that serves `predictors`, each under its name.
 
@@ -25,7 +33,7 @@ def create_app(predictors: Mapping[str, Predictor] | Service, options: ServeOpti
         options: bounds and access; for a `Service`, its own are taken.
     """
     service = _service(predictors, options)
-    app = Flask("doorstep.serve", static_folder=None)
+    app = _App("doorstep.serve", static_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["doorstep"] = service

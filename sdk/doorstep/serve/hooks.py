@@ -33,14 +33,15 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": _POLICY,
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(self), geolocation=()",
-}
+_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", _POLICY),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(self), microphone=(self), geolocation=()"),
+)
+"""Added to every answer; no route sets one of them itself."""
 
 
 def add_hooks(blueprint: Blueprint, service: Service) -> None:
@@ -75,7 +76,7 @@ class Hooks:
         """Refuse who may not ask; answer a preflight."""
         arrived(self._options)
         request.max_content_length = self._options.limits.body_bytes
-        g.doorstep_span = self._tracer.start(dict(request.headers), _route())
+        g.doorstep_span = self._tracer.start(request.environ, _route())
         self._check_host()
         if request.method == "OPTIONS":
             return None
@@ -91,8 +92,7 @@ class Hooks:
     def after(self, response: Response) -> Response:
         """Add headers; count and log the request, a streamed one when its last byte is handed over."""
         headers = response.headers
-        for name, value in _HEADERS.items():
-            headers.setdefault(name, value)
+        headers.extend(_HEADERS)
         headers.setdefault("Cache-Control", "no-store")
         headers["X-Request-Id"] = g.doorstep_request_id
         self._allow_origin(headers)

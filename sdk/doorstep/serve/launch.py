@@ -19,6 +19,7 @@ from doorstep.serve.sources import Source, Watcher, load_all
 
 log = logging.getLogger("doorstep.serve")
 _RESTART_PAUSE_S = 1.0
+_SWITCH_S = 0.0005  # a thread that comes back from the engine waits so long for one that is busy; Python's own: 5 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _serve(plan: Launch, listener: socket.socket) -> int:
     started = time.monotonic()
+    sys.setswitchinterval(_SWITCH_S)
     from doorstep.serve.app import create_app
     from doorstep.serve.server import Server
     from doorstep.serve.service import Service

@@ -36,7 +36,7 @@ class Bounds:
         batch: most rows of one run; 1 turns batching off.
         wait_ms: longest wait for more rows once a run could begin.
         queue: most rows that wait for a run; beyond it 503.
-        lanes: runs at the same time.
+        lanes: runs at the same time; as many as the predictor was loaded with (`LoadOptions.lanes`).
         deadline_ms: longest time from a request's arrival to its answer; beyond it 504.
     """
 

@@ -16,8 +16,8 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Starts spans."""
 
-    def start(self, headers: Mapping[str, str], route: str) -> Span | None:
-        """Start the span of a request; its parent is in the headers."""
+    def start(self, environ: Mapping[str, Any], route: str) -> Span | None:
+        """Start the span of a request; its parent is in the headers of the WSGI environ."""
 
 
 def tracer(is_traced: bool) -> Tracer:
@@ -30,7 +30,7 @@ def tracer(is_traced: bool) -> Tracer:
 
 
 class _Nothing:
-    def start(self, headers: Mapping[str, str], route: str) -> Span | None:
+    def start(self, environ: Mapping[str, Any], route: str) -> Span | None:
         return None
 
 
@@ -45,10 +45,9 @@ class _Spans:
         self._kind = trace.SpanKind.SERVER
         self._status = trace.StatusCode
 
-    def start(self, headers: Mapping[str, str], route: str) -> Span:
-        carrier = {
-            name.lower(): value for name, value in headers.items() if name.lower() in ("traceparent", "tracestate")
-        }
+    def start(self, environ: Mapping[str, Any], route: str) -> Span:
+        sent = {name: environ.get(f"HTTP_{name.upper()}") for name in ("traceparent", "tracestate")}
+        carrier = {name: value for name, value in sent.items() if value}
         span = self._tracer.start_span(
             route, context=self._extract(carrier), kind=self._kind, attributes={"http.route": route}
         )
