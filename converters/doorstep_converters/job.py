@@ -20,7 +20,7 @@ class Training:
         learning_rate: None takes what the method is usually happy with.
         method: a key of `finetune.methods.METHODS`.
         teacher: checkpoint whose probabilities are learnt instead of the training labels.
-        processes: more than one train together, each on a GPU of its own.
+        processes: more than one train together, each on a GPU of its own, or with its share of the cores.
         mixup: alpha of the distribution that shares for mixing embeddings are drawn from; 0 mixes nothing.
     """
 

@@ -24,6 +24,7 @@ from typing import Any
 from doorstep.errors import ConversionError
 from doorstep.files import folder_aside
 from doorstep_converters.sources import source_digest
+from doorstep_converters.together import first_failure, launch_arguments
 
 _INDEX = "stage.json"
 _TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
@@ -138,10 +139,8 @@ class StageRunner:
         message = {"job": stage.job, "out": str(aside), "arguments": dict(stage.arguments)}
         if unfinished is not None:
             message |= {"kept": str(unfinished), "logs": str(self._logs / stage.name)}
-        launch = ["-m", "accelerate.commands.launch", "--num_processes", str(stage.processes)]
-        is_alone = stage.processes == 1
         worker = ["-m", "doorstep_converters.worker", json.dumps(message)]
-        command = [sys.executable, *([] if is_alone else launch), *worker]
+        command = [sys.executable, *launch_arguments(stage.processes), *worker]
         with open(log, "wb") as errors:
             process = subprocess.Popen(
                 command,
@@ -150,7 +149,7 @@ class StageRunner:
                 stdin=subprocess.DEVNULL,
                 env=_environment(max(1, threads // stage.processes)),
                 text=True,
-                start_new_session=not is_alone,
+                start_new_session=stage.processes > 1,
             )
             self._live.add(process)
             try:
@@ -202,8 +201,9 @@ def _listen(process: "subprocess.Popen[str]", report: Report) -> dict[str, Any] 
 
 
 def _last_line(log: Path, code: int) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    reason = lines[-1][:300] if lines else "no message"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    reason = (first_failure(text) or lines[-1])[:300] if lines else "no message"
     return f"{reason} (exit code {code}; all of it: {log})"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from doorstep.errors import DoorstepError
+from doorstep_converters.together import die_with_parent, is_first, report_failure
 
 
 class Channel:
@@ -48,6 +49,7 @@ class Channel:
 
 def main() -> int:
     """Run the job in the first argument."""
+    die_with_parent()
     message = json.loads(sys.argv[1])
     channel = _open_channel(message)
     module, _, name = message["job"].partition(":")
@@ -55,20 +57,23 @@ def main() -> int:
         job = getattr(importlib.import_module(module), name)
         channel.result(job(out=Path(message["out"]), channel=channel, **message["arguments"]))
     except DoorstepError as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- the log
-        return 1
+        return _fail(str(error))
     except Exception as error:
         traceback.print_exc()
         first = (str(error).strip().splitlines() or [""])[0]
-        print(f"{type(error).__name__}: {first}", file=sys.stderr)  # noqa: T201 -- the log
-        return 1
+        return _fail(f"{type(error).__name__}: {first}")
     return 0
+
+
+def _fail(reason: str) -> int:
+    print(reason, file=sys.stderr)  # noqa: T201 -- the log
+    report_failure(reason)
+    return 1
 
 
 def _open_channel(message: dict[str, Any]) -> Channel:
     """Take over stdout; of several processes that train together only the first one speaks."""
-    is_first = os.environ.get("RANK", "0") == "0"
-    handle = os.dup(1) if is_first else os.open(os.devnull, os.O_WRONLY)
+    handle = os.dup(1) if is_first() else os.open(os.devnull, os.O_WRONLY)
     stream = os.fdopen(handle, "w", encoding="utf-8")
     os.dup2(2, 1)
     kept, logs = message.get("kept"), message.get("logs")

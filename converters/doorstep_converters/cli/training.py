@@ -2,6 +2,7 @@
 
 import argparse
 
+from doorstep.cli.arguments import count
 from doorstep_converters.job import Training
 
 FINETUNE = ("full", "lora", "adalora", "adapter", "prefix", "prompt", "head")
@@ -15,7 +16,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, help="default: the method's own")
     parser.add_argument("--seed", type=int, default=20261124)
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes that train together, one a GPU (accelerate launch)"
+        "--processes", type=count, default=1, help="that train together, each on a GPU or a share of the cores (1)"
     )
     parser.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA", help="mix embeddings, for example 0.2")
 

@@ -1,6 +1,5 @@
 """A checkpoint as a classifier to train, on one device or, where it is too big for one, over several."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,24 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from doorstep.errors import UsageError
+from doorstep_converters.together import processes
+
 _TRAINING_COPIES = 4  # weights, gradients and two moments of Adam
 _SHARE = 0.8  # of a GPU's memory; the rest is for activations
 
 
 def load_for_training(folder: Path, labels: Sequence[str], is_pickle_allowed: bool) -> Any:
-    """Load a sequence classifier in fp32 with a head for `labels`; a head of another size is replaced."""
+    """Load a sequence classifier in fp32 with a head for `labels`; a head of another size is replaced.
+
+    Raises:
+        UsageError: more processes train together than there are GPUs.
+    """
+    if (gpus := torch.cuda.device_count()) and processes() > gpus:
+        raise UsageError(
+            f"finetune: expected at most one process a GPU, of which there are {gpus}, got {processes()}; "
+            f"use --processes {gpus}"
+        )
     return AutoModelForSequenceClassification.from_pretrained(
         folder,
         num_labels=len(labels),
@@ -33,7 +44,7 @@ def placement(folder: Path, copies: int) -> str | None:
 
     Several processes (`accelerate launch`) hold a whole copy each, so nothing is spread for them.
     """
-    if not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not torch.cuda.is_available() or processes() > 1:
         return None
     needed = copies * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return "auto" if needed > _SHARE * torch.cuda.get_device_properties(0).total_memory else None

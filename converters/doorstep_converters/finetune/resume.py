@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from doorstep_converters.together import is_first
+
 _WEIGHTS = "model.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -20,16 +22,16 @@ def last_whole(run: Path) -> Path | None:
     for folder in _newest_first(run):
         if _is_whole(folder):
             return folder
-        shutil.rmtree(folder)
+        _remove(folder)
     return None
 
 
 def last_good(run: Path) -> Path | None:
     """Return the newest whole checkpoint whose weights are all finite numbers; younger ones are removed."""
-    while (folder := last_whole(run)) is not None:
-        if _is_finite(folder):
+    for folder in _newest_first(run):
+        if _is_whole(folder) and _is_finite(folder):
             return folder
-        shutil.rmtree(folder)
+        _remove(folder)
     return None
 
 
@@ -43,6 +45,11 @@ def _newest_first(run: Path) -> list[Path]:
         return []
     found = [path for path in run.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
     return sorted(found, key=step_of, reverse=True)
+
+
+def _remove(folder: Path) -> None:
+    if is_first():  # of several processes that train together, one
+        shutil.rmtree(folder)
 
 
 def _is_whole(folder: Path) -> bool:

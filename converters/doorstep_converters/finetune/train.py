@@ -27,6 +27,7 @@ from doorstep_converters.finetune.trainer import (
     training_arguments,
 )
 from doorstep_converters.finetune.tuned import register
+from doorstep_converters.together import share_of
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel
 
@@ -50,7 +51,7 @@ def train(
     Raises:
         ConversionError: the loss became NaN; or what was merged answers otherwise than what was trained.
         DataError: a label that is not among `labels`, or that the teacher lacks.
-        UsageError: the method is unknown or does not fit the architecture.
+        UsageError: the method is unknown or does not fit the architecture; more processes than GPUs.
     """
     set_seed(options["seed"])
     register()
@@ -72,12 +73,13 @@ def train(
         trainer = _trainer(run, channel, model, tokenizer, rows, method, batch, options)
         return _run(trainer, run)
 
-    trainer = halving(attempt, options.get("batch") or _BATCH, channel.note)
+    trainer = halving(attempt, share_of(options.get("batch") or _BATCH), channel.note)
     accuracy = trainer.evaluate()["eval_accuracy"]
     figures = {
         "dev_accuracy": accuracy,
         "steps": trainer.state.global_step,
         "method": options.get("method", "full"),
+        "processes": trainer.args.world_size,
         **_sizes(trainer.model),
     }
     if trainer.is_world_process_zero():
@@ -128,7 +130,7 @@ def _trainer(
     epochs = epochs_for(len(rows["train"]), whole, options["epochs"])
     steps = int(epochs * max(1, -(-len(rows["train"]) // whole)))
     arguments = training_arguments(
-        run, batch, whole // batch, epochs, options["learning_rate"] or method.learning_rate, options["seed"]
+        run, batch, share_of(whole) // batch, epochs, options["learning_rate"] or method.learning_rate, options["seed"]
     )
     return GuardedTrainer(
         model=method.prepare(model, steps),
