@@ -16,6 +16,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.probes import PROBES, SENTENCES
 from doorstep_converters.tasks.craft import Answered, Craft, GoldenChoice, Timed, calibration_items
 from doorstep_converters.tasks.text_classification import length_option, timed_text
+from doorstep_converters.tokenizer import Text
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
@@ -31,11 +32,15 @@ class TextCraft(Craft):
         head: how architectures with the task's head end.
         auto: the transformers class that loads them.
         output: the graph's output.
+        probes: texts that every tokenizer is proven on.
+        samples: texts of usual length, where there is no data.
     """
 
     head = ""
     auto = "AutoModel"
     output = TensorSpec("logits", "float32", ("batch", "classes"))
+    probes: Sequence[Text] = PROBES
+    samples: Sequence[Text] = SENTENCES
 
     def find(self, job: "Job") -> Checkpoint:
         return find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed, head=self.head)
@@ -49,7 +54,7 @@ class TextCraft(Craft):
     def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
         return timed_text(evaluation, options)
 
-    def texts_of(self, items: Sequence[Any]) -> list[str]:
+    def texts_of(self, items: Sequence[Any]) -> list[Any]:
         """Return every text that will be tokenized for these items."""
         return list(items)
 
@@ -83,11 +88,11 @@ class TextCraft(Craft):
         from doorstep_converters.tokenizer import differing_texts, export_tokenizer, load_tokenizer, token_lengths
 
         tokenizer, limit = load_tokenizer(folder), plan["max_length"]
-        texts, samples = self.texts_of(items), self.texts_of(plan["calibration"]) or list(SENTENCES)
+        texts, samples = self.texts_of(items), self.texts_of(plan["calibration"]) or list(self.samples)
         length = plan["options"].get("max_length")
         length = length or covering_length(token_lengths(tokenizer, samples), limit)
         export_tokenizer(tokenizer, out / "tokenizer.json", length)
-        if wrong := differing_texts(tokenizer, out / "tokenizer.json", [*PROBES, *texts], length):
+        if wrong := differing_texts(tokenizer, out / "tokenizer.json", [*self.probes, *texts], length):
             raise CheckpointError(
                 f"{folder}: the exported tokenizer gives other tokens for {len(wrong)} texts: {wrong[0]!r:.80}"
             )
@@ -102,7 +107,7 @@ class TextCraft(Craft):
         """Answer items with the checkpoint and transformers' own tokenizer (worker)."""
         raise NotImplementedError
 
-    def feeds(self, tokenizer: Path, texts: Sequence[str], length: int) -> list[Mapping[str, Any]]:
+    def feeds(self, tokenizer: Path, texts: Sequence[Any], length: int) -> list[Mapping[str, Any]]:
         """Return calibration feeds as a device makes them."""
         from doorstep.tasks.text import TextEncoder
 
