@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from doorstep.errors import CheckpointError
 from doorstep.golden import Example
+from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
@@ -98,7 +99,7 @@ class TextCraft(Craft):
             )
         options = {**plan["options"], "max_length": length}
         answers = self.answer_texts(folder, tokenizer, items, {**plan, "options": options, "shared": out})
-        feeds = self.feeds(out / "tokenizer.json", samples, length)
+        feeds = self.feeds(self.encoder(out / "tokenizer.json", length, folder), samples)
         return Answered(answers, options, tuple(feeds))
 
     def answer_texts(
@@ -107,11 +108,12 @@ class TextCraft(Craft):
         """Answer items with the checkpoint and transformers' own tokenizer (worker)."""
         raise NotImplementedError
 
-    def feeds(self, tokenizer: Path, texts: Sequence[Any], length: int) -> list[Mapping[str, Any]]:
-        """Return calibration feeds as a device makes them."""
-        from doorstep.tasks.text import TextEncoder
+    def encoder(self, tokenizer: Path, length: int, folder: Path) -> TextEncoder:
+        """Return what makes tokens of texts on a device, for the graph of the checkpoint `folder` (worker)."""
+        return TextEncoder.from_bytes(tokenizer.read_bytes(), length, self.specs(folder)[0])
 
-        encoder = TextEncoder.from_bytes(tokenizer.read_bytes(), length, self.specs(tokenizer.parent)[0])
+    def feeds(self, encoder: TextEncoder, texts: Sequence[Any]) -> list[Mapping[str, Any]]:
+        """Return calibration feeds as a device makes them (worker)."""
         return [encoder.collate([row]) for row in encoder.encode(list(texts))]
 
     def golden(self, trial: "Trial", found: Sequence[Any]) -> GoldenChoice:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from doorstep.errors import CheckpointError, DataError
+from doorstep.tasks.text import TextEncoder
 from doorstep.tasks.text_ranking import RankingOptions, ranked
 from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint, read_json
@@ -22,7 +23,7 @@ from doorstep_converters.tasks.craft import Craft, GoldenChoice, Timed
 from doorstep_converters.tasks.search import OVERLAP, ndcg
 from doorstep_converters.tasks.text import INPUTS, TextCraft, text_evaluation
 from doorstep_converters.tasks.text_ranking_data import read_ranking
-from doorstep_converters.tokenizer import Text
+from doorstep_converters.tokenizer import Text, load_tokenizer
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
@@ -103,11 +104,10 @@ class RankingCraft(TextCraft):
             plan["progress"]((place + 1) / len(items))
         return answers
 
-    def feeds(self, tokenizer: Path, texts: Sequence[tuple[str, str]], length: int) -> list[Mapping[str, Any]]:
-        from doorstep.tasks.text import TextEncoder
+    def encoder(self, tokenizer: Path, length: int, folder: Path) -> TextEncoder:
+        return TextEncoder.from_bytes(tokenizer.read_bytes(), length, self.specs(folder)[0], is_pair=True)
 
-        inputs = self.specs(tokenizer.parent)[0]
-        encoder = TextEncoder.from_bytes(tokenizer.read_bytes(), length, inputs, is_pair=True)
+    def feeds(self, encoder: TextEncoder, texts: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
         return [encoder.collate([row]) for row in encoder.encode_pairs(texts, 0)]
 
     def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
@@ -139,7 +139,6 @@ class RankingCraft(TextCraft):
         from transformers import AutoModelForSequenceClassification, set_seed
 
         from doorstep_converters.tasks.loop import Course, fit
-        from doorstep_converters.tokenizer import load_tokenizer
 
         assert checkpoint is not None  # noqa: S101 -- learn has one
         set_seed(options["seed"])
@@ -195,12 +194,10 @@ def read_activation(folder: Path) -> str:
 
 
 def reads_types(folder: Path) -> bool:
-    """Tell whether the model has embeddings for which text a token is of, and its tokenizer says so."""
+    """Tell whether the model has embeddings for which text a token is of, and its tokenizer gives it their numbers."""
     config = read_json(folder / "config.json")
-    named = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    names = named.get("model_input_names", [_TYPES.name])
-    is_known = config.get("model_type") != "distilbert" and isinstance(config.get("type_vocab_size"), int)
-    return is_known and config["type_vocab_size"] > 1 and _TYPES.name in names
+    known = config.get("type_vocab_size") if config.get("model_type") != "distilbert" else 0
+    return isinstance(known, int) and known > 1 and _TYPES.name in load_tokenizer(folder).model_input_names
 
 
 def built_in_items() -> list[dict[str, Any]]:
