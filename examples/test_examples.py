@@ -111,3 +111,11 @@ def test_a_shop_finds_its_products() -> None:
         "Sony WH-1000XM4 wireless headphones", "LG front load washing machine 8 kg", "红色手机壳 iPhone 15 Pro",
         "oat milk, organic, 1 l", "Sony WF-1000XM4 earbuds", "purple umbrella",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_a_search_found_is_read_again_and_put_in_order() -> None:
+    done = subprocess.run([sys.executable, HERE / "ranking/ranking.py"], capture_output=True, text=True, check=True)
+    *found, told = done.stdout.splitlines()
+    assert [line.rpartition(" → ")[2].strip() for line in found] == ["camera", "手机 壳", "kettle cable"]
+    assert told == "phone battery because of phone"

@@ -141,8 +141,11 @@ def read_column(source: Path, column: str, text: str | None = None) -> dict[str,
     return {row.text: row.label for path in paths for row in _read_file(path, wanted, "train", is_label_needed=False)}
 
 
-def read_records(source: Path) -> Records:
+def read_records(source: Path, together: str = "") -> Records:
     """Read rows as they are: a folder with one file a split, or one file with a column `split` or split by hash.
+
+    Args:
+        together: a column; rows with the same value in it are in the same split where the hash decides.
 
     Raises:
         DataError: missing, unreadable, empty, or not UTF-8.
@@ -152,7 +155,8 @@ def read_records(source: Path) -> Records:
     elif source.is_file():
         found = {name: [] for name in SPLITS}
         for record in records_of(source):
-            named = str(record.pop("split", None) or split_by_hash(json.dumps(record, sort_keys=True)))
+            key = record.get(together, record) if together else record
+            named = str(record.pop("split", None) or split_by_hash(json.dumps(key, sort_keys=True)))
             named = SPLIT_NAMES.get(named, named)
             if named not in found:
                 raise DataError(f"{source}: expected split train, dev or test, got {named!r:.40}")

@@ -36,14 +36,21 @@ def export_tokenizer(tokenizer: Any, path: Path, max_length: int) -> None:
     path.write_text(device.to_str(pretty=False), encoding="utf-8")
 
 
-def differing_texts(tokenizer: Any, path: Path, texts: Sequence[str], max_length: int) -> list[str]:
-    """Return the texts whose token ids differ between transformers and the exported file."""
+Text = str | tuple[str, str]
+"""A text, or a pair of texts that is read as one."""
+
+
+def differing_texts(tokenizer: Any, path: Path, texts: Sequence[Text], max_length: int) -> list[Text]:
+    """Return the texts whose token ids or types differ between transformers and the exported file."""
     device = Tokenizer.from_file(str(path))
-    expected = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
-    encoded = device.encode_batch(list(texts))
-    return [text for text, ids, row in zip(texts, expected, encoded, strict=True) if list(ids) != row.ids]
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)
+    expected = list(zip(*(encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded), strict=True))
+    rows = [(row.ids, row.type_ids)[: len(expected[0])] for row in device.encode_batch(list(texts))] if texts else []
+    return [
+        text for text, wanted, row in zip(texts, expected, rows, strict=True) if list(map(list, wanted)) != list(row)
+    ]
 
 
-def token_lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+def token_lengths(tokenizer: Any, texts: Sequence[Text]) -> list[int]:
     """Return the number of tokens of each text, special tokens included, without truncation."""
     return [len(ids) for ids in tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]]

@@ -17,6 +17,7 @@ from doorstep.session import Session
 from doorstep.tensors import Feeds, Fetches
 
 MAX_PARTS = 512
+_VARIATIONS = 100  # of a text that is ranked, in one call of the engine
 _SEGMENT = 0.05  # seconds, the shortest segment of a recording
 # Han, kana and Bopomofo are written without spaces: every character is a part. Then words, then runs of signs.
 _UNSPACED = (
@@ -85,7 +86,7 @@ class Explanation(NamedTuple):
 
     Attributes:
         score: the label's probability for the whole item; of a ranking its score.
-        parts: of a text, from left to right; empty elsewhere.
+        parts: of a text, or of the ranked text whose id is the label, from left to right; empty elsewhere.
         regions: of a picture, row by row; empty elsewhere.
         steps: of a history, oldest first; empty elsewhere.
         segments: of a recording, in their order; empty elsewhere.
@@ -152,6 +153,8 @@ def explain(session: Session, task: Any, item: Any, label: str | None, max_parts
         raise UsageError(f"max_parts: expected 1 to {MAX_PARTS}, got {max_parts}")
     if isinstance(task, History):
         return _explain_history(session, task, item, label, max_parts)
+    if hasattr(task, "variations"):
+        return _explain_ranked(session, task, item, label, max_parts)
     if not hasattr(task, "of_every_label"):
         raise UsageError("explain: this bundle's task has no labels to explain")
     task = task.of_every_label()
@@ -296,6 +299,26 @@ def _explain_text(scores_of: Scorer, text: Any, label: str | None, max_parts: in
     label, score = chosen(whole, label)
     weights = [score - dict(other.scores)[label] for other in others]
     parts = [Part(text[start:end], start, end, weight) for (start, end), weight in zip(spans, weights, strict=True)]
+    return Explanation(label, score, parts=tuple(parts))
+
+
+def _explain_ranked(session: Session, task: Any, item: Any, label: str | None, max_parts: int) -> Explanation:
+    """Leave out one part of a ranked text after another; `label` is its id. The query stays whole."""
+    row = task.prepare([item])[0]
+    hits = {hit.id: hit for hit in task.results(session.run(task.collate([row])), [row])[0].hits}
+    best = next(iter(hits))
+    label = best if label is None else label
+    if label not in hits:
+        raise InputError(f"label: expected the id of a ranked text ({', '.join(hits):.200}), got {label!r:.60}")
+    text = hits[label].fields["text"]
+    spans, scores = split(text, max_parts), {}
+    for start in range(0, len(spans), _VARIATIONS):
+        part = spans[start : start + _VARIATIONS]
+        others = task.variations(row, [without(text, [span]) for span in part])
+        for hit in task.results(session.run(task.collate([others])), [others])[0].hits:
+            scores[part[int(hit.id)]] = hit.score
+    score = hits[label].score
+    parts = [Part(text[start:end], start, end, score - scores[start, end]) for start, end in spans]
     return Explanation(label, score, parts=tuple(parts))
 
 

@@ -149,8 +149,7 @@ class Predictor:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             batch = [rows[place] for place in places]
-            fetches = self._session.run(task.collate(batch))
-            for place, result in zip(places, task.results(fetches, batch), strict=True):
+            for place, result in zip(places, self.answer(batch), strict=True):
                 results[place] = result
         return results
 
@@ -181,13 +180,16 @@ class Predictor:
         return self._task.length(row)
 
     def answer(self, rows: Sequence[Any]) -> list[Any]:
-        """Answer prepared rows as one batch, in the order given.
+        """Answer prepared rows as one batch, in the order given; of a task with `most_rows`, that many at a time.
 
         Raises:
             InputError: the rows cannot share a batch.
             EngineError: the engine failed.
         """
-        return self._task.results(self._session.run(self._task.collate(rows)), rows)
+        task, most = self._task, getattr(self._task, "most_rows", len(rows))
+        if len(rows) <= most:
+            return task.results(self._session.run(task.collate(rows)), rows)
+        return [result for start in range(0, len(rows), most) for result in self.answer(rows[start : start + most])]
 
     def explain(self, item: Any, *, label: str | None = None, max_parts: int = 64) -> Explanation:
         """Say what in the item speaks for a label, the best one where none is named: see `doorstep.explain`.

@@ -19,7 +19,7 @@ _ROWS, _LENGTH = 64, 24  # of the feeds that masks are compared on: rows of rand
 
 
 class Classifier(nn.Module):
-    """`logits = model(input_ids, attention_mask)` and nothing else.
+    """`logits = model(input_ids, attention_mask)` and nothing else; models that tell texts apart get their types too.
 
     Args:
         masked: hand the model a finished additive mask [batch, 1, sequence, sequence] float, with this number at
@@ -31,14 +31,17 @@ class Classifier(nn.Module):
         self.model = model
         self.masked = masked
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return logits [batch, classes] for ids and mask [batch, sequence]."""
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return logits [batch, classes] for ids, mask and types [batch, sequence]."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         mask = attention_mask
         if self.masked is not None:
             length = input_ids.shape[1]
             mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * self.masked
             mask = mask.expand(-1, -1, length, -1)  # [batch, 1, sequence, sequence]
-        return self.read(self.model(input_ids=input_ids, attention_mask=mask), attention_mask)
+        return self.read(self.model(input_ids=input_ids, attention_mask=mask, **types), attention_mask)
 
     def read(self, output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return what the graph gives; `attention_mask` [batch, sequence] is the one that came in."""

@@ -13,6 +13,7 @@ TASKS: dict[str, str] = {
     "token-classification": "doorstep_converters.tasks.token_classification",
     "sentence-similarity": "doorstep_converters.tasks.sentence_similarity",
     "search": "doorstep_converters.tasks.search",
+    "text-ranking": "doorstep_converters.tasks.text_ranking",
     "next-item": "doorstep_converters.tasks.next_item",
     "tabular-classification": "doorstep_converters.tasks.tabular_classification",
     "image-classification": "doorstep_converters.tasks.image_classification",
@@ -53,5 +54,7 @@ def guess_task(checkpoint: str) -> str:
         return str(config["doorstep_task"])
     if config.get("model_type") in SOUND and not any(head.endswith("ForCTC") for head in heads):
         return "audio-classification"
+    if any(head.endswith("ForSequenceClassification") for head in heads) and len(config.get("id2label") or ()) == 1:
+        return "text-ranking"
     found = (task for head in heads for ending, task in _BY_HEAD.items() if head.endswith(ending))
     return next(found, "text-classification")

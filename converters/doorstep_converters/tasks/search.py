@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OVERLAP = 0.95
 _TOP, _CALIBRATION, _PROBES = 10, 100, 12
 _TEXT_FIELDS = ("name", "title", "brand", "category", "description")
-_CORPUS = ("corpus", "products", "catalogue")
+CORPUS = ("corpus", "products", "catalogue")
 _QUERIES = {split: (f"queries_{split}", f"queries.{split}") for split in ("train", "dev", "test")}
 
 
@@ -52,7 +52,7 @@ def read_catalogue(source: Path) -> CatalogueData:
     Raises:
         DataError: no products, products without id or text, or queries that name unknown products.
     """
-    path = find_file(source, _CORPUS) if source.is_dir() else source
+    path = find_file(source, CORPUS) if source.is_dir() else source
     if path is None or not path.exists():
         raise DataError(f"{source}: expected products in it, as corpus.jsonl, products.csv or catalogue.jsonl.gz")
     products = tuple(records_of(path))
@@ -95,7 +95,7 @@ class SearchCraft(SentenceCraft):
         return read_catalogue(job.data)
 
     def plan(self, job: "Job", data: Any, checkpoint: Checkpoint) -> Evaluation:
-        texts = [_text(row, data.text_fields) for row in thin(data.products, _CALIBRATION)]
+        texts = [product_text(row, data.text_fields) for row in thin(data.products, _CALIBRATION)]
         items: list[Any] = texts[:_PROBES] if data.dev or data.test else texts
         probes, final, truth = len(items), 0, []
         for rows in (thin(data.dev, job.eval_limit), thin(data.test, job.eval_limit)):
@@ -119,7 +119,7 @@ class SearchCraft(SentenceCraft):
         products, fields = plan["corpus"], plan["options"]["text_fields"]
         target = plan["shared"] / "catalogue"
         target.mkdir()
-        texts = [_text(row, fields) for row in products]
+        texts = [product_text(row, fields) for row in products]
         write_catalogue(products, texts, self.encode(folder, tokenizer, texts, plan), target)
         names = [path.name for path in target.iterdir()]
         catalogue = Catalogue.open(lambda name: target / name, names, fields)
@@ -163,7 +163,7 @@ def ndcg(ranked: Sequence[str], relevant: set[str], count: int = 10) -> float:
     return float(sum(gains) / sum(ideal)) if ideal else 0.0
 
 
-def _text(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+def product_text(row: Mapping[str, Any], fields: Sequence[str]) -> str:
     return " ".join(str(row[field]) for field in fields if row.get(field) not in (None, ""))
 
 

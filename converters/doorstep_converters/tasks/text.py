@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from doorstep.errors import CheckpointError
 from doorstep.golden import Example
+from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
@@ -16,6 +17,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.probes import PROBES, SENTENCES
 from doorstep_converters.tasks.craft import Answered, Craft, GoldenChoice, Timed, calibration_items
 from doorstep_converters.tasks.text_classification import length_option, timed_text
+from doorstep_converters.tokenizer import Text
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
@@ -31,11 +33,15 @@ class TextCraft(Craft):
         head: how architectures with the task's head end.
         auto: the transformers class that loads them.
         output: the graph's output.
+        probes: texts that every tokenizer is proven on.
+        samples: texts of usual length, where there is no data.
     """
 
     head = ""
     auto = "AutoModel"
     output = TensorSpec("logits", "float32", ("batch", "classes"))
+    probes: Sequence[Text] = PROBES
+    samples: Sequence[Text] = SENTENCES
 
     def find(self, job: "Job") -> Checkpoint:
         return find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed, head=self.head)
@@ -49,7 +55,7 @@ class TextCraft(Craft):
     def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
         return timed_text(evaluation, options)
 
-    def texts_of(self, items: Sequence[Any]) -> list[str]:
+    def texts_of(self, items: Sequence[Any]) -> list[Any]:
         """Return every text that will be tokenized for these items."""
         return list(items)
 
@@ -83,17 +89,17 @@ class TextCraft(Craft):
         from doorstep_converters.tokenizer import differing_texts, export_tokenizer, load_tokenizer, token_lengths
 
         tokenizer, limit = load_tokenizer(folder), plan["max_length"]
-        texts, samples = self.texts_of(items), self.texts_of(plan["calibration"]) or list(SENTENCES)
+        texts, samples = self.texts_of(items), self.texts_of(plan["calibration"]) or list(self.samples)
         length = plan["options"].get("max_length")
         length = length or covering_length(token_lengths(tokenizer, samples), limit)
         export_tokenizer(tokenizer, out / "tokenizer.json", length)
-        if wrong := differing_texts(tokenizer, out / "tokenizer.json", [*PROBES, *texts], length):
+        if wrong := differing_texts(tokenizer, out / "tokenizer.json", [*self.probes, *texts], length):
             raise CheckpointError(
                 f"{folder}: the exported tokenizer gives other tokens for {len(wrong)} texts: {wrong[0]!r:.80}"
             )
         options = {**plan["options"], "max_length": length}
         answers = self.answer_texts(folder, tokenizer, items, {**plan, "options": options, "shared": out})
-        feeds = self.feeds(out / "tokenizer.json", samples, length)
+        feeds = self.feeds(self.encoder(out / "tokenizer.json", length, folder), samples)
         return Answered(answers, options, tuple(feeds))
 
     def answer_texts(
@@ -102,11 +108,12 @@ class TextCraft(Craft):
         """Answer items with the checkpoint and transformers' own tokenizer (worker)."""
         raise NotImplementedError
 
-    def feeds(self, tokenizer: Path, texts: Sequence[str], length: int) -> list[Mapping[str, Any]]:
-        """Return calibration feeds as a device makes them."""
-        from doorstep.tasks.text import TextEncoder
+    def encoder(self, tokenizer: Path, length: int, folder: Path) -> TextEncoder:
+        """Return what makes tokens of texts on a device, for the graph of the checkpoint `folder` (worker)."""
+        return TextEncoder.from_bytes(tokenizer.read_bytes(), length, self.specs(folder)[0])
 
-        encoder = TextEncoder.from_bytes(tokenizer.read_bytes(), length, self.specs(tokenizer.parent)[0])
+    def feeds(self, encoder: TextEncoder, texts: Sequence[Any]) -> list[Mapping[str, Any]]:
+        """Return calibration feeds as a device makes them (worker)."""
         return [encoder.collate([row]) for row in encoder.encode(list(texts))]
 
     def golden(self, trial: "Trial", found: Sequence[Any]) -> GoldenChoice:

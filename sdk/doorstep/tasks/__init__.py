@@ -15,6 +15,7 @@ TASKS: dict[str, str] = {
     "token-classification": "doorstep.tasks.token_classification",
     "sentence-similarity": "doorstep.tasks.sentence_similarity",
     "search": "doorstep.tasks.search",
+    "text-ranking": "doorstep.tasks.text_ranking",
     "next-item": "doorstep.tasks.next_item",
     "tabular-classification": "doorstep.tasks.tabular_classification",
     "image-classification": "doorstep.tasks.image_classification",

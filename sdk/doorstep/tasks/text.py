@@ -30,8 +30,12 @@ class TextEncoder:
         self._columns = [_Column.of(spec) for spec in inputs]
 
     @classmethod
-    def from_bytes(cls, data: bytes, max_length: int, inputs: Sequence[TensorSpec], stride: int = 0) -> "TextEncoder":
+    def from_bytes(
+        cls, data: bytes, max_length: int, inputs: Sequence[TensorSpec], stride: int = 0, is_pair: bool = False
+    ) -> "TextEncoder":
         """Load a `tokenizer.json`; `stride` is how many tokens the windows of a long text share.
+
+        `is_pair` tells that `encode_pairs` will be called: of two texts the longer one is cut.
 
         Raises:
             FormatError: the `tokenizers` library cannot read it, or `max_length` does not fit it or the model.
@@ -44,7 +48,7 @@ class TextEncoder:
             tokenizer.no_padding()
         except Exception as error:  # tokenizers raises bare Exception
             raise FormatError(f"tokenizer: the tokenizers library cannot read it ({error!s:.200})") from error
-        frame = tokenizer.num_special_tokens_to_add(False)
+        frame = tokenizer.num_special_tokens_to_add(is_pair)
         if max_length <= frame:
             raise FormatError(f"max_length: expected more than the {frame} special tokens, got {max_length}")
         return cls(tokenizer, inputs)
@@ -67,7 +71,18 @@ class TextEncoder:
             return list(encode(list(texts)))
         except (TypeError, UnicodeEncodeError) as error:
             place = next((place for place, text in enumerate(texts) if _has_lone_surrogate(text)), 0)
-            raise InputError(f"item {place}: expected valid Unicode, got half of a surrogate pair") from error
+            raise _surrogate(place) from error
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], place: int) -> list[Encoding]:
+        """Tokenize pairs of texts of the item at `place`; the caller has checked types and sizes.
+
+        Raises:
+            InputError: a text is no valid Unicode.
+        """
+        try:
+            return list(self._tokenizer.encode_batch_fast(list(pairs)))
+        except (TypeError, UnicodeEncodeError) as error:
+            raise _surrogate(place) from error
 
     def collate(self, rows: Sequence[Encoding]) -> Feeds:
         """Pad rows to the longest; returns arrays [batch, sequence]."""
@@ -98,6 +113,10 @@ class _Column(NamedTuple):
     def of(cls, spec: TensorSpec) -> "_Column":
         width = spec.shape[1] if isinstance(spec.shape[1], int) else 0
         return cls(spec.name, _SOURCES[spec.name], np.dtype(spec.dtype), spec.pad, width)
+
+
+def _surrogate(place: int) -> InputError:
+    return InputError(f"item {place}: expected valid Unicode, got half of a surrogate pair")
 
 
 def _has_lone_surrogate(text: str) -> bool:
