@@ -54,10 +54,28 @@ class DataSet:
     @property
     def labels(self) -> list[str]:
         """Every label, sorted; numbers in their numeric order."""
-        names = {row.label for split in (self.train, self.dev, self.test) for row in split}
-        if all(name.lstrip("-").isdigit() for name in names):
-            return sorted(names, key=int)
-        return sorted(names)
+        return _in_order({row.label for split in (self.train, self.dev, self.test) for row in split})
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether any row names several labels, or none."""
+        return any(SEPARATOR in row.label for split in (self.train, self.dev, self.test) for row in split)
+
+    @property
+    def classes(self) -> list[str]:
+        """What a head for these rows must answer: every label, also those that stand beside others; sorted."""
+        if not self.has_sets:
+            return self.labels
+        return _in_order({name for label in self.labels for name in names_in(label)})
+
+
+def names_in(label: str) -> list[str]:
+    """Return the labels that a row names: of `late | broken` two, of `|` none."""
+    return [name for name in (part.strip() for part in label.split(SEPARATOR)) if name]
+
+
+def _in_order(names: set[str]) -> list[str]:
+    return sorted(names, key=int) if all(name.lstrip("-").isdigit() for name in names) else sorted(names)
 
 
 @dataclass(frozen=True, slots=True)

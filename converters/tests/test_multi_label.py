@@ -1,6 +1,7 @@
 """Several labels at once, the whole way: sets in the data, thresholds from dev, sets that every engine gives alike."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from doorstep.errors import DataError
 from doorstep.golden import compare, load_golden
 from doorstep_converters.data import Columns, load_data
 from doorstep_converters.evaluation import Evaluation
-from doorstep_converters.job import Job
+from doorstep_converters.finetune.train import _as_sets
+from doorstep_converters.job import Job, Training
+from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
 from doorstep_converters.tasks.multi_label import compare_sets, label_sets, matrix, tuned_thresholds
@@ -87,6 +90,57 @@ def test_sets_of_labels_are_given_alike_by_every_engine(
         told = predictor.explain(rows[0]["text"], label="broken")
         assert told.label == "broken"
         assert told.score == pytest.approx(dict(predictor.predict(rows[0]["text"]).scores)["broken"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "prompt"])
+def test_a_head_for_several_labels_is_learnt(checkpoint: Path, method: str, cache: Path, tmp_path: Path) -> None:
+    """Each label depends on one word alone, so that the sets can be learnt."""
+    base = tmp_path / "encoder"
+    shutil.copytree(checkpoint, base)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    for name in ("problem_type", "id2label", "label2id"):
+        config.pop(name, None)
+    (base / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}), encoding="utf-8")
+    rows = _one_word_a_label(240)
+    (tmp_path / "reviews.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    training = Training(method=method, epochs=40 if method == "full" else 1, learning_rate=3e-3)
+    job = Job(
+        str(base), "x86-64-vnni", tmp_path / "out", data=tmp_path / "reviews.jsonl", variants=("onnx-fp32",),
+        cache=cache, training=training, name="reviews", bound=Bound(agreement=0.9),
+    )  # fmt: skip
+    report = convert(job, Lines())
+    assert report.manifest is not None
+    assert report.manifest.options["is_multi_label"]
+    assert report.manifest.options["labels"] == ["broken", "late", "too dear"]
+    if method == "full":
+        (candidate,) = report.candidates
+        assert candidate.measured is not None
+        assert (candidate.measured.accuracy or 0) > 0.9  # micro-F1; all labels always would reach 0.67
+        with Predictor.load(report.bundle or "") as predictor:
+            assert set(predictor.predict("很慢 broke milk").labels) == {"late", "broken"}
+            assert predictor.predict("the staff").labels == ()
+
+
+def _one_word_a_label(count: int) -> list[dict[str, Any]]:
+    words = {"late": "很慢", "broken": "broke", "too dear": "dear"}
+    draw = np.random.default_rng(3)
+    rows: dict[str, list[str]] = {}
+    while len(rows) < count:
+        labels = [label for label in words if draw.random() < 0.5]
+        text = [words[label] for label in labels] + list(draw.choice(["the", "milk", "and", "nice", "staff"], 3))
+        draw.shuffle(text)
+        rows[" ".join(text)] = labels
+    return [{"text": text, "label": labels} for text, labels in rows.items()]
+
+
+def test_training_rows_with_a_label_that_the_head_lacks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="got 'lost'"):
+        _as_sets([["text", "late|lost"]], LABELS)
+    assert _as_sets([["text", "late | kind"], ["none", "|"]], LABELS) == [
+        ["text", [1.0, 0.0, 0.0, 1.0]],
+        ["none", [0.0] * 4],
+    ]
 
 
 def _data(folder: Path, labels: list[Any]) -> Any:

@@ -269,6 +269,14 @@ def test_data_too_small_to_compare_on_is_named(make_checkpoint: Make, tmp_path: 
         search(Order(job, parse_budget("drop<=1")), Lines())
 
 
+def test_rows_that_name_several_labels_are_refused_before_any_work(make_checkpoint: Make, tmp_path: Path) -> None:
+    rows = "".join(f"text {n},{'late|broken' if n % 2 else 'late'},{'dev' if n % 3 else 'train'}\n" for n in range(60))
+    (tmp_path / "sets.csv").write_text("text,label,split\n" + rows)
+    job = Job(str(make_checkpoint("bert")), "x86-64", tmp_path, data=tmp_path / "sets.csv", cache=tmp_path / "cache")
+    with pytest.raises(DataError, match="one label a text"):
+        search(Order(job, parse_budget("drop<=1")), Lines())
+
+
 def test_a_search_without_data_asks_for_it(make_checkpoint: Make, tmp_path: Path) -> None:
     job = Job(str(make_checkpoint("bert")), "x86-64", tmp_path, cache=tmp_path / "cache")
     with pytest.raises(DataError, match="give them with --data"):

@@ -14,8 +14,13 @@ _TRAINING_COPIES = 4  # weights, gradients and two moments of Adam
 _SHARE = 0.8  # of a GPU's memory; the rest is for activations
 
 
-def load_for_training(folder: Path, labels: Sequence[str], is_pickle_allowed: bool) -> Any:
+def load_for_training(
+    folder: Path, labels: Sequence[str], is_pickle_allowed: bool, *, is_multi_label: bool = False
+) -> Any:
     """Load a sequence classifier in fp32 with a head for `labels`; a head of another size is replaced.
+
+    Args:
+        is_multi_label: the head shall answer each label on its own.
 
     Raises:
         UsageError: more processes train together than there are GPUs.
@@ -30,6 +35,7 @@ def load_for_training(folder: Path, labels: Sequence[str], is_pickle_allowed: bo
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: place for place, label in enumerate(labels)},
+        problem_type="multi_label_classification" if is_multi_label else "single_label_classification",
         ignore_mismatched_sizes=True,
         use_safetensors=None if is_pickle_allowed else True,
         local_files_only=True,

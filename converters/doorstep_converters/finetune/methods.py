@@ -120,9 +120,7 @@ def _prompt(model: Any, steps: int) -> Any:
 
 
 def _prompted(model: Any, config: peft.PeftConfig) -> Any:
-    wrapped = peft.get_peft_model(model, config)
-    wrapped.config.problem_type = "single_label_classification"
-    return wrapped
+    return peft.get_peft_model(model, config)
 
 
 def _merge(model: Any) -> Any:

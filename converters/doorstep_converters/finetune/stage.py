@@ -22,7 +22,7 @@ def finetune_stage(
     *,
     is_pickle_allowed: bool = False,
 ) -> Stage:
-    """Return the stage that gives `source` a head for the data's labels.
+    """Return the stage that gives `source` a head for the data's labels, each on its own where rows name several.
 
     Args:
         work: gets the texts as a file for the process.
@@ -34,7 +34,7 @@ def finetune_stage(
     }
     texts = work / "training.json"
     texts.write_text(json.dumps(splits), encoding="ascii")
-    options = {**asdict(training), "is_pickle_allowed": is_pickle_allowed}
+    options = {**asdict(training), "is_pickle_allowed": is_pickle_allowed, "is_multi_label": data.has_sets}
     inputs = [source.digest, data.digest, json.dumps([[row.text, row.label] for row in extra])]
     if training.teacher is not None:
         teacher = find_checkpoint(training.teacher)
@@ -43,7 +43,7 @@ def finetune_stage(
     arguments = {
         "checkpoint": str(source.folder.resolve()),
         "data": str(texts),
-        "labels": data.labels,
+        "labels": data.classes,
         "max_length": min(source.max_length, _MOST_TOKENS),
         "options": options,
     }

@@ -13,6 +13,7 @@ from transformers import DataCollatorWithPadding, set_seed
 
 from doorstep.errors import ConversionError, DataError, UsageError
 from doorstep_converters.ask import ask, labels_of
+from doorstep_converters.data import names_in
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.finetune.load import load_for_training
 from doorstep_converters.finetune.memory import halving
@@ -46,7 +47,8 @@ def train(
     Args:
         data: a JSON file `{"train": [[text, label]…], "dev": …}`; a list of probabilities may stand for a label.
         options: `method`, `seed`, `epochs`, `learning_rate` (None for the method's own), `is_pickle_allowed`, and
-            where wanted `teacher` (folder that labels the training texts), `batch`, `save_every_s`.
+            where wanted `teacher` (folder that labels the training texts), `batch`, `save_every_s`, `is_multi_label`
+            (rows name several labels, and `dev_accuracy` is the share of rows whose whole set is right).
 
     Raises:
         ConversionError: the loss became NaN; or what was merged answers otherwise than what was trained.
@@ -64,12 +66,15 @@ def train(
     splits: dict[str, list[list[Any]]] = json.loads(Path(data).read_text(encoding="utf-8"))
     if options.get("teacher"):
         splits["train"] = _taught(Path(options["teacher"]), splits["train"], labels, max_length)
+    is_multi_label = options.get("is_multi_label", False)
+    if is_multi_label:
+        splits = {name: _as_sets(pairs, labels) for name, pairs in splits.items()}
     rows = {name: encode(tokenizer, pairs, labels, max_length) for name, pairs in splits.items()}
     if (done := last_whole(run)) is not None:
         channel.note(f"training goes on from step {step_of(done)}")
 
     def attempt(batch: int) -> GuardedTrainer:
-        model = load_for_training(folder, labels, options["is_pickle_allowed"])
+        model = load_for_training(folder, labels, options["is_pickle_allowed"], is_multi_label=is_multi_label)
         trainer = _trainer(run, channel, model, tokenizer, rows, method, batch, options)
         return _run(trainer, run)
 
@@ -109,6 +114,23 @@ def encode(tokenizer: Any, pairs: Sequence[Sequence[Any]], labels: Sequence[str]
     ]
 
 
+def _as_sets(pairs: Sequence[Sequence[Any]], labels: Sequence[str]) -> list[list[Any]]:
+    """Return rows whose labels are 0 or 1 for each of `labels`; a teacher's probabilities stay.
+
+    Raises:
+        DataError: a label that is not among `labels`.
+    """
+    found: list[list[Any]] = []
+    for text, label in pairs:
+        names = names_in(label) if isinstance(label, str) else []
+        if unknown := sorted(set(names) - set(labels)):
+            raise DataError(
+                f"training data: expected labels of the head ({', '.join(labels[:5])}, …), got {unknown[0]!r}"
+            )
+        found.append([text, [float(name in names) for name in labels] if isinstance(label, str) else label])
+    return found
+
+
 def _taught(teacher: Path, pairs: list[list[Any]], labels: list[str], limit: int) -> list[list[Any]]:
     """Put the teacher's probabilities in the places of the labels."""
     places = labels_of(teacher, labels, "training data")
@@ -130,15 +152,16 @@ def _trainer(
     epochs = epochs_for(len(rows["train"]), whole, options["epochs"])
     steps = int(epochs * max(1, -(-len(rows["train"]) // whole)))
     arguments = training_arguments(
-        run, batch, share_of(whole) // batch, epochs, options["learning_rate"] or method.learning_rate, options["seed"]
-    )
+        run, batch, share_of(whole) // batch, epochs, options["learning_rate"] or method.learning_rate, options["seed"],
+        "micro_f1" if options.get("is_multi_label") else "accuracy",
+    )  # fmt: skip
     return GuardedTrainer(
         model=method.prepare(model, steps),
         args=arguments,
         train_dataset=rows["train"],
         eval_dataset=rows["dev"],
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_accuracy,
+        compute_metrics=_of_sets if options.get("is_multi_label") else _accuracy,
         callbacks=callbacks(channel, options.get("save_every_s", SAVE_EVERY_S)),
         mixup=options.get("mixup", 0.0),
     )
@@ -181,6 +204,17 @@ def _save(
 
 def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def _of_sets(prediction: Any) -> dict[str, float]:
+    """Judge sets at the probability of one half: whole sets, and micro-F1, by which the best epoch is kept."""
+    from sklearn.metrics import f1_score
+
+    found, right = prediction.predictions > 0, prediction.label_ids > 0.5  # [rows, classes]
+    return {
+        "accuracy": float((found == right).all(axis=1).mean()),
+        "micro_f1": float(f1_score(right, found, average="micro", zero_division=0.0)),
+    }
 
 
 def _sizes(model: Any) -> dict[str, int]:

@@ -32,17 +32,23 @@ class GuardedTrainer(Trainer):
     def __init__(self, mixup: float = 0.0, **settings: Any) -> None:
         super().__init__(**settings)
         self._mixup = mixup
+        config = self.accelerator.unwrap_model(self.model).config
+        is_multi_label = config.problem_type == "multi_label_classification"
+        self._entropy = functional.binary_cross_entropy_with_logits if is_multi_label else functional.cross_entropy
         self.model_accepts_loss_kwargs = False  # the mean is taken here, and divided by the accumulated batches there
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the cross entropy with labels [batch] of class numbers, or [batch, classes] of probabilities."""
+        """Return the cross entropy with labels [batch] of class numbers, or [batch, classes] of probabilities.
+
+        For a head that answers each label on its own it is the mean over labels of each one's own cross entropy.
+        """
         labels = inputs.pop("labels")
         if self._mixup and model.training:
             inputs, labels = self._mix(model, inputs, labels)
         outputs = model(**inputs)
-        loss = functional.cross_entropy(outputs.logits, labels)
+        loss = self._entropy(outputs.logits, labels)
         return (loss, outputs) if return_outputs else loss
 
     def _mix(self, model: Any, inputs: dict[str, Any], labels: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
@@ -150,9 +156,9 @@ def epochs_for(rows: int, batch: int, wanted: float | None) -> float:
 
 
 def training_arguments(
-    folder: Path, batch: int, accumulate: int, epochs: float, learning_rate: float, seed: int
+    folder: Path, batch: int, accumulate: int, epochs: float, learning_rate: float, seed: int, best: str = "accuracy"
 ) -> TrainingArguments:
-    """Return settings: bf16 where a GPU has it, the best epoch kept, every loss logged as it is."""
+    """Return settings: bf16 where a GPU has it, the best epoch by the figure `best` kept, every loss logged."""
     has_cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
@@ -170,7 +176,7 @@ def training_arguments(
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        metric_for_best_model=best,
         logging_steps=25,
         logging_nan_inf_filter=False,
         report_to=[],

@@ -329,6 +329,10 @@ def _gate_figures(gates: Gates) -> dict[str, float | None]:
 
 
 def _check_splits(data: DataSet) -> None:
+    if data.has_sets:
+        raise DataError(
+            f"{data.source}: rows name several labels, and students learn one label a text; convert without --budget"
+        )
     if not data.train:
         raise DataError(f"{data.source}: no training split to teach students with; expected rows with split train")
     if len(data.dev) < _FEWEST:

@@ -6,7 +6,7 @@ import numpy as np
 
 from doorstep.errors import DataError
 from doorstep.tensors import Array
-from doorstep_converters.data import SEPARATOR, DataSet, Row
+from doorstep_converters.data import SEPARATOR, DataSet, Row, names_in
 from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.parity import Parity
 
@@ -23,7 +23,7 @@ def label_sets(data: DataSet, rows: Sequence[Row], labels: Sequence[str]) -> lis
     places = {label: place for place, label in enumerate(labels)}
     found = []
     for row in rows:
-        names = [name for name in (part.strip() for part in row.label.split(SEPARATOR)) if name]
+        names = names_in(row.label)
         if unknown := sorted(set(names) - places.keys()):
             raise DataError(
                 f"{data.source}: the checkpoint's head has the labels {', '.join(list(labels)[:5])}, … and lacks "
