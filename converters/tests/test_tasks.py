@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from doorstep import Predictor
-from doorstep.errors import CheckpointError, DataError, UsageError
+from doorstep.errors import CheckpointError, DataError, InputError, UsageError
 from doorstep.golden import compare, load_golden
 from doorstep.tasks.search import add_products
 from doorstep_converters.data import Columns
@@ -228,6 +228,16 @@ def test_tables_are_learnt_and_answered(
     with Predictor.load(report.bundle or "") as predictor:
         assert predictor.predict({"value": 95.0, "month": "Dec", "pages": 3}).label == "1"
         assert predictor.predict({"month": "never seen"}).label in ("0", "1")
+        told = predictor.explain({"value": 95.0, "month": None, "pages": 3})
+        assert [field.name for field in told.fields] == ["value", "pages"]
+        assert max(told.fields, key=lambda field: field.weight).name == "value"
+        left = dict(predictor.predict({"pages": 3}).scores)[told.label]
+        assert told.fields[0].weight == pytest.approx(told.score - left, abs=1e-4)
+        assert told.to_dict()["fields"][1]["value"] == 3
+        with pytest.raises(InputError, match="at most 1 fields"):
+            predictor.explain({"value": 95.0, "pages": 3}, max_parts=1)
+    card = (Path(report.bundle or "") / "README.md").read_text(encoding="utf-8")
+    assert "deleting the fields that `explain` ranks highest" in card
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from doorstep.explain import Explanation
+    from doorstep.explain import Explanation, Faithfulness
     from doorstep.fleet.follow import Follower, FollowOptions
 
 
@@ -202,6 +202,17 @@ class Predictor:
         from doorstep.explain import explain
 
         return explain(self._session, self._task, item, label, max_parts)
+
+    def faithfulness(self, items: Sequence[Any], *, max_parts: int = 64) -> Faithfulness:
+        """Say whether explanations tell the truth: deleting what they rank highest must cost more than deleting any.
+
+        Raises:
+            UsageError: this task cannot be explained, or no item has two parts.
+            InputError, EngineError: as `explain`.
+        """
+        from doorstep.explain import faithfulness
+
+        return faithfulness(self._session, self._task, items, max_parts)
 
     @property
     def task(self) -> Task:

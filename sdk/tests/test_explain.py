@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from doorstep.errors import InputError, UsageError
-from doorstep.explain import Explanation, Part, faithfulness, split, without
-from doorstep.explain_pictures import faithfulness as faithfulness_of_pictures
+from doorstep.explain import Weighed, faithfulness, weigh
+from doorstep.pieces.texts import split, without
 from doorstep.predictor import LoadOptions, Predictor
 
 TEXTS = (
@@ -59,19 +60,17 @@ def test_a_weight_is_what_the_score_loses(predictor: Predictor, score: Callable[
         assert part.weight == pytest.approx(told.score - left, abs=1e-5)
 
 
-def test_deleting_the_highest_ranked_parts_costs_more_than_deleting_any(
-    predictor: Predictor, score: Callable[..., list[float]]
-) -> None:
-    found = faithfulness(predictor.explain, score, TEXTS)
+def test_deleting_the_highest_ranked_parts_costs_more_than_deleting_any(predictor: Predictor) -> None:
+    found = predictor.faithfulness(TEXTS)
     assert found.ranked > found.shuffled + 0.05
 
 
-def test_a_false_explanation_is_found_out(predictor: Predictor, score: Callable[..., list[float]]) -> None:
-    def upside_down(text: str) -> Explanation:
-        told = predictor.explain(text)
-        return told._replace(parts=tuple(Part(*part[:3], -part.weight) for part in told.parts))
+def test_a_false_explanation_is_found_out(predictor: Predictor) -> None:
+    def upside_down(*arguments: Any) -> Weighed:
+        weighed = weigh(*arguments)
+        return weighed._replace(weights=[-weight for weight in weighed.weights])
 
-    found = faithfulness(upside_down, score, TEXTS)
+    found = faithfulness(predictor._session, predictor.task, TEXTS, weigh=upside_down)
     assert found.ranked < found.shuffled
 
 
@@ -95,10 +94,10 @@ def test_deleting_the_tiles_that_matter_costs_more_than_deleting_any(picture_bun
     pixels = np.zeros((2, 4, 4, 3), np.uint8)
     pixels[0, 0, 0], pixels[1, 2:, 3] = (255, 0, 0), (0, 0, 255)
     with Predictor.load(picture_bundle) as loaded:
-        found = faithfulness_of_pictures(loaded.answer, loaded.task.seen, list(pixels))  # type: ignore[attr-defined]
+        found = loaded.faithfulness(list(pixels))
+        with pytest.raises(UsageError, match="two parts or more"):
+            loaded.faithfulness([])
     assert found.ranked > found.shuffled
-    with pytest.raises(UsageError, match="a picture or more"):
-        faithfulness_of_pictures(loaded.answer, loaded.task.seen, [])  # type: ignore[attr-defined]
 
 
 def test_regions_are_shares_of_the_whole_picture_where_a_part_is_seen(picture_bundle: Path, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from doorstep.errors import DataError
 from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.sound import SoundCraft
 from doorstep_converters.tasks.sound_data import SoundData
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
 
 
 class AudioCraft(SoundCraft):
@@ -52,6 +54,9 @@ class AudioCraft(SoundCraft):
             max(answer, key=lambda name: answer[name]) == name for answer, name in zip(answers, truth, strict=True)
         )
         return right / max(1, len(answers))
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "segments")
 
 
 CRAFT = AudioCraft()

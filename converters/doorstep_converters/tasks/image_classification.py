@@ -12,8 +12,8 @@ from doorstep.golden import Example, best
 from doorstep.tasks import softmax
 from doorstep.tensors import Array
 from doorstep_converters.checkpoint import Checkpoint, find_picture_checkpoint
-from doorstep_converters.evaluation import Evaluation, thin
-from doorstep_converters.stages import Stage
+from doorstep_converters.evaluation import Evaluation
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.images import ImageCraft
 from doorstep_converters.tasks.images_data import PictureData
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _TOP = 100  # labels of an answer that are kept: of a thousand, the rest is noise
 _SHOWN = 16  # of a golden example
-_EXPLAINED = 16  # pictures that the deletion game is played on
 
 
 class ImageClassificationCraft(ImageCraft):
@@ -92,20 +91,7 @@ class ImageClassificationCraft(ImageCraft):
         return super().example(item, dict(list(expected.items())[:_SHOWN]), place)
 
     def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
-        """Play the deletion game with the first variant, and say what came of it."""
-        plan = survivors[0].plan
-        items = trial.evaluation.items
-        paths = [item["file"] for item in thin(items[trial.evaluation.final :], _EXPLAINED)]
-        bundle = str(bench.provisional(trial, plan))
-        arguments = {"bundle": bundle, "variant": plan.name, "paths": paths}
-        inputs = (trial.artifacts[plan.name].digest, trial.evaluation.digest, str(trial.options))
-        job = "doorstep_converters.tasks.images_stages:faithfulness"
-        found = bench.run(Stage("explain", job, arguments, inputs), 1).result
-        told = (
-            f"on {len(paths)} pictures, {plan.name}: deleting the tiles that `explain` ranks highest costs the best "
-            f"label {found['ranked']:.3f} of its probability on average, deleting random ones {found['shuffled']:.3f}"
-        )
-        return {"explanations": told}
+        return faithfulness_note(bench, trial, survivors, "tiles")
 
 
 CRAFT = ImageClassificationCraft()

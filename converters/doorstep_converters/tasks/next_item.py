@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from doorstep.errors import CheckpointError, DataError
-from doorstep.explain import history_faithfulness
+from doorstep.explain import faithfulness
 from doorstep.recommend.content import features_of, fit_content
 from doorstep.recommend.items import Blend, Items, write_items
 from doorstep.recommend.transitions import PARTS, Transitions
@@ -215,7 +215,7 @@ def _told(session: _Session, task: NextItem, items: Sequence[Any]) -> str:
     chosen = [item for item in items if isinstance(item, list) and len(item) > 2]
     if not chosen:
         return ""
-    found = history_faithfulness(session, task, thin(chosen, _EXPLAINED))
+    found = faithfulness(session, task, thin(chosen, _EXPLAINED))
     return (
         "\nExplanations by occlusion: leaving out the items of a history by falling weight costs the best item's score "
         f"{found.ranked:.3f} on average, in random order {found.shuffled:.3f}.\n"

@@ -22,10 +22,11 @@ from doorstep_converters.evaluation import Evaluation, items_digest, thin
 from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.tasks.craft import Answered, Craft, calibration_items
+from doorstep_converters.tasks.explained import faithfulness_note
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
-    from doorstep_converters.variants import Workbench
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
     from doorstep_converters.worker import Channel
 
 KINDS = ("trees", "mlp")
@@ -113,6 +114,9 @@ class TabularCraft(Craft):
         if _config(folder)["kind"] == "trees":
             return Exportable(None, *self.specs(folder), (folder / "model.onnx").read_bytes())
         return Exportable(_load_net(folder), *self.specs(folder))
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "fields")
 
     def answer(self, folder: Path, items: Sequence[Any], out: Path, plan: dict[str, Any]) -> Answered:
         config = _config(folder)

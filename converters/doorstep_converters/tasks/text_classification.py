@@ -21,10 +21,11 @@ from doorstep_converters.quantize.calibration import write_calibration
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.stages import Output, Stage
 from doorstep_converters.tasks.craft import Craft, GoldenChoice, Settled, Timed
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.multi_label import METRIC, compare_sets, label_sets, threshold_row, tuned_thresholds
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
     from doorstep_converters.variants import Trial, Workbench
 
 _TIMED_LENGTH = 64  # tokens of the text that latency is measured on, where the bundle reads that many
@@ -121,6 +122,9 @@ class TextClassification(Craft):
         places = choose_golden(trial.evaluation, trial.expected, found)
         labels = trial.options["labels"]
         return GoldenChoice(places, golden_examples(places, trial.evaluation, labels, trial.expected, trial.tokenizer))
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "words")
 
     def variant(self, plan: VariantPlan, folder: Path, measured: Measured | None = None) -> Variant:
         return text_variant(plan, measured)

@@ -80,11 +80,13 @@ type Explanations {
 
 type Explanation {
   label: String!, score: Float!, parts: [Part!]!, regions: [Region!]!, segments: [Segment!]!, steps: [Step!]!
+  fields: [Known!]!
 }
 type Part { text: String!, start: Int!, end: Int!, weight: Float! }
 type Segment { start: Float!, end: Float!, weight: Float! }
 type Region { left: Float!, top: Float!, width: Float!, height: Float!, weight: Float! }
 type Step { id: String!, place: Int!, weight: Float! }
+type Known { name: String!, value: JSON!, weight: Float! }
 """
 log = logging.getLogger("doorstep.serve")
 

@@ -1,17 +1,20 @@
 """audio-classification: a recording to labels and scores, for example a spoken command."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.results import Classification, Heard
 from doorstep.sound.items import SoundOptions, SoundReader
-from doorstep.tasks.labelling import Labeller, LabellingOptions, strict_options
+from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
+if TYPE_CHECKING:
+    from doorstep.pieces.sounds import SoundPieces
 
-class AudioClassification:
+
+class AudioClassification(Labelling):
     """WAV bytes, paths or arrays to classifications."""
 
     def __init__(self, reader: SoundReader, labeller: Labeller) -> None:
@@ -30,18 +33,11 @@ class AudioClassification:
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
 
-    def of_every_label(self) -> "AudioClassification":
-        """Return this task with results that list every class."""
-        return AudioClassification(self._reader, self._labeller.of_every_label())
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "SoundPieces":
+        """Take a recording to segments, for `explain`."""
+        from doorstep.pieces.sounds import SoundPieces
 
-    def waveform(self, item: Any) -> Array:
-        """Return an item as the model hears it: float32 [samples] at `rate`."""
-        return self._reader.read([item])[0]
-
-    @property
-    def rate(self) -> int:
-        """Samples a second that the model reads."""
-        return self._reader.options.rate
+        return SoundPieces(self._reader.read([item])[0], self._reader.options.rate, max_parts)
 
     def listen(self, chunks: Iterable[Any], predict: Callable[[Any], Any]) -> Iterator[Heard]:
         """Cut a stream into utterances and answer each."""

@@ -1,17 +1,20 @@
 """image-classification: a picture to labels and scores."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.results import Classification
-from doorstep.tasks.labelling import Labeller, LabellingOptions, strict_options
-from doorstep.tasks.pictures import PictureOptions, Pictures, Seen
+from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, strict_options
+from doorstep.tasks.pictures import PictureOptions, Pictures
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
+if TYPE_CHECKING:
+    from doorstep.pieces.pictures import PicturePieces
 
-class ImageClassification:
+
+class ImageClassification(Labelling):
     """Paths, bytes, PIL pictures or arrays [height, width, 3] uint8 to classifications."""
 
     def __init__(self, pictures: Pictures, labeller: Labeller) -> None:
@@ -30,13 +33,11 @@ class ImageClassification:
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))
 
-    def of_every_label(self) -> "ImageClassification":
-        """Return this task with results that list every class."""
-        return ImageClassification(self._pictures, self._labeller.of_every_label())
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "PicturePieces":
+        """Take what the model sees of a picture to tiles, for `explain`."""
+        from doorstep.pieces.pictures import PicturePieces
 
-    def seen(self, item: Any) -> Seen:
-        """Return the pixels that the model sees of an item; such pixels are rows of `collate`."""
-        return self._pictures.see(item, 0)
+        return PicturePieces(self._pictures.see(item, 0), max_parts)
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> ImageClassification:

@@ -1,15 +1,16 @@
 """From logits to labels: temperature, probabilities, thresholds, abstaining, the best k."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from doorstep.errors import FormatError, UsageError
+from doorstep.errors import FormatError, InputError, UsageError
 from doorstep.results import Classification, Label
 from doorstep.tasks import softmax
-from doorstep.tensors import Array
+from doorstep.tensors import Array, Fetches
 
 
 class LabellingOptions(NamedTuple):
@@ -32,6 +33,36 @@ class LabellingOptions(NamedTuple):
     abstain_below: float = 0.0
     top_k: int = 5
     display_names: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+
+
+class Labelling:
+    """What tasks share whose results are classifications: an explanation is about one label's probability."""
+
+    _labeller: "Labeller"
+
+    def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
+        """As of a `Task`."""
+        raise NotImplementedError
+
+    def of_every_label(self) -> Self:
+        """Return this task with results that list every class."""
+        other = copy(self)
+        other._labeller = self._labeller.of_every_label()
+        return other
+
+    def best(self, fetches: Fetches, rows: Sequence[Any]) -> str:
+        """Return the likeliest label of the first row."""
+        return self.of_every_label().results(fetches, rows)[0].scores[0][0]
+
+    def scores(self, fetches: Fetches, rows: Sequence[Any], label: str) -> list[float]:
+        """Return a label's probability for each row.
+
+        Raises:
+            InputError: the model has no such label.
+        """
+        if label not in self._labeller.labels:
+            raise InputError(f"label: expected one of {', '.join(self._labeller.labels):.200}, got {label!r:.60}")
+        return [dict(result.scores)[label] for result in self.of_every_label().results(fetches, rows)]
 
 
 class Labeller:

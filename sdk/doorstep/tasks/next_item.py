@@ -6,7 +6,7 @@ Counted transitions are added to the model's cosine, because counting alone is h
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from doorstep.results import Hit, Ranking
 from doorstep.search.vectors import unit
 from doorstep.tasks.labelling import strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+
+if TYPE_CHECKING:
+    from doorstep.pieces.histories import HistoryPieces
 
 FOLDER = "items/"
 FEEDS = ("vectors", "attention_mask")
@@ -100,15 +103,32 @@ class NextItem:
     def results(self, fetches: Fetches, rows: Sequence[Row] = ()) -> list[Ranking]:
         return [self._ranking(row, vector) for row, vector in zip(rows, _interests(fetches), strict=True)]
 
-    def scores(self, fetches: Fetches, rows: Sequence[Row], id_: str) -> list[float]:
-        """Return the score that one item has for each row.
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "HistoryPieces":
+        """Take a history to its items, for `explain`."""
+        from doorstep.pieces.histories import HistoryPieces
+
+        return HistoryPieces(self._row(item, 0), max_parts)
+
+    def best(self, fetches: Fetches, rows: Sequence[Row]) -> str:
+        """Return the id that is ranked first for the first row.
+
+        Raises:
+            InputError: nothing is left to rank.
+        """
+        hits = self.results({name: array[:1] for name, array in fetches.items()}, rows[:1])[0].hits
+        if not hits:
+            raise InputError("item: nothing is left to rank; drop a filter, or name a label")
+        return hits[0].id
+
+    def scores(self, fetches: Fetches, rows: Sequence[Row], label: str) -> list[float]:
+        """Return the score that the item with the id `label` has for each row.
 
         Raises:
             InputError: nobody knows the item.
         """
-        number = self.items.number_of(id_)
+        number = self.items.number_of(label)
         if number is None:
-            raise InputError(f"label: expected the id of an item of the catalogue, got {id_!r:.60}")
+            raise InputError(f"label: expected the id of an item of the catalogue, got {label!r:.60}")
         return [
             self.items.score(vector, self._read(row), number, self._options.blend)
             for row, vector in zip(rows, _interests(fetches), strict=True)

@@ -8,7 +8,7 @@ their own.
 import math
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import FormatError, InputError
 from doorstep.results import Classification
-from doorstep.tasks.labelling import Labeller, LabellingOptions, strict_options
+from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+
+if TYPE_CHECKING:
+    from doorstep.pieces.fields import FieldPieces
 
 FEEDS = ("numbers", "missing", "categories", "features")
 MISSING, UNSEEN, FIRST = 0, 1, 2
@@ -111,7 +114,7 @@ class TabularEncoder:
         }
 
     def _code(self, name: str, value: Any, place: int) -> int:
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if is_missing(value):
             return MISSING
         if not isinstance(value, (str, int, float)) or (isinstance(value, str) and len(value) > _MOST_CHARACTERS):
             raise InputError(f"item {place}: {name}: expected a short text or a number, got {type(value).__name__}")
@@ -122,7 +125,7 @@ class TabularEncoder:
         return self._codes[name].get(str(value), UNSEEN)
 
 
-class TabularClassification:
+class TabularClassification(Labelling):
     """Dicts of fields to classifications."""
 
     def __init__(
@@ -152,6 +155,14 @@ class TabularClassification:
             scores = np.log(np.maximum(scores, 1e-12))
         return self._labeller.classify(scores)
 
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "FieldPieces":
+        """Take a dict to the fields that have a value, for `explain`."""
+        from doorstep.pieces.fields import FieldPieces
+
+        self._encoder.encode(item, 0)
+        names = [name for name, value in item.items() if not is_missing(value)]
+        return FieldPieces(item, names, max_parts, lambda changed: self._encoder.encode(changed, 0))
+
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TabularClassification:
     """Load encoders and labels from the bundle."""
@@ -160,6 +171,11 @@ def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]
     options = build(plain, TabularOptions, "options")
     labeller = Labeller(build(plain, LabellingOptions, "options"))
     return TabularClassification(TabularEncoder(options.fields), inputs, labeller, options.is_probability)
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a value says that nothing is known."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _number(value: Any, name: str, place: int) -> float:

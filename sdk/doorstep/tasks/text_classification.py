@@ -4,16 +4,20 @@ The checkpoint's own tokenizer runs here in the `tokenizers` library, token for 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenizers import Encoding
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
+from doorstep.errors import InputError
 from doorstep.results import Classification
-from doorstep.tasks.labelling import Labeller, LabellingOptions, strict_options
+from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, strict_options
 from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Feeds, Fetches, TensorSpec
+
+if TYPE_CHECKING:
+    from doorstep.pieces.texts import TextPieces
 
 
 class TextOptions(NamedTuple):
@@ -28,7 +32,7 @@ class TextOptions(NamedTuple):
     tokenizer: str = "tokenizer.json"
 
 
-class TextClassification:
+class TextClassification(Labelling):
     """Texts to classifications."""
 
     def __init__(self, encoder: TextEncoder, labeller: Labeller) -> None:
@@ -47,9 +51,13 @@ class TextClassification:
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
 
-    def of_every_label(self) -> "TextClassification":
-        """Return this task with results that list every class."""
-        return TextClassification(self._encoder, self._labeller.of_every_label())
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "TextPieces":
+        """Take a text to its words, for `explain`."""
+        from doorstep.pieces.texts import TextPieces
+
+        if not isinstance(item, str):
+            raise InputError(f"item: expected a text (str), got {type(item).__name__}")
+        return TextPieces(item, max_parts, lambda text: self._encoder.encode([text])[0])
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TextClassification:

@@ -15,6 +15,8 @@ from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.texts import TextPieces
     from doorstep.predictor import Predictor
 
 MAX_TEXTS = 100
@@ -41,12 +43,17 @@ class RankingOptions(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One query with its texts; `encodings` has one entry a text."""
+    """One query with its texts; `encodings` has one entry a text.
+
+    Attributes:
+        chosen: id of the text that the only one here is a form of, in an explanation.
+    """
 
     query: str
     texts: tuple[str, ...]
     top_k: int
     encodings: tuple[Encoding, ...] = ()
+    chosen: str = ""
 
 
 class TextRanking:
@@ -82,10 +89,33 @@ class TextRanking:
             start = stop
         return found
 
-    def variations(self, row: Row, texts: Sequence[str]) -> Row:
-        """Return a row that pairs the query of `row` with other forms of a text; for `explain`."""
-        changed = row._replace(texts=tuple(texts), top_k=len(texts))
-        return changed._replace(encodings=tuple(self._encode(changed, 0)))
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "TextPieces":
+        """Take the ranked text whose id is `label`, or the one ranked first, to its words; the query stays whole.
+
+        Raises:
+            InputError: no ranked text has that id.
+        """
+        from doorstep.pieces.texts import TextPieces
+
+        whole = self.prepare([item])[0]
+        hits = {hit.id: hit for hit in self.results(run(self.collate([whole])), [whole])[0].hits}
+        chosen = next(iter(hits)) if label is None else label
+        if chosen not in hits:
+            raise InputError(f"label: expected the id of a ranked text ({', '.join(hits):.200}), got {label!r:.60}")
+
+        def row_of(text: str) -> Row:
+            pair = whole._replace(texts=(text,), top_k=1, chosen=chosen)
+            return pair._replace(encodings=tuple(self._encode(pair, 0)))
+
+        return TextPieces(hits[chosen].fields["text"], max_parts, row_of)
+
+    def best(self, fetches: Fetches, rows: Sequence[Row]) -> str:
+        """Return the id of the text that `pieces` chose."""
+        return rows[0].chosen
+
+    def scores(self, fetches: Fetches, rows: Sequence[Row], label: str) -> list[float]:
+        """Return the score of each row's one text."""
+        return [ranking.hits[0].score for ranking in self.results(fetches, rows)]
 
     def _encode(self, row: Row, place: int) -> list[Encoding]:
         return self._encoder.encode_pairs([(row.query, text) for text in row.texts], place)

@@ -143,11 +143,13 @@ function tint(weight, most) {
 function showWhy(because, item) {
   $("because").hidden = !because;
   if (!because) return;
-  const parts = because.parts, regions = because.regions, segments = because.segments;
-  const most = Math.max(0, ...[...parts, ...regions, ...segments].map((part) => Math.abs(part.weight)));
-  $("words").hidden = parts.length === 0 && segments.length === 0;
+  const parts = because.parts, regions = because.regions, fields = because.fields;
+  const spans = because.segments.map((one) => ({ text: one.start.toFixed(2) + " s", weight: one.weight }))
+    .concat(fields.map((one) => ({ text: `${one.name}: ${one.value}`, weight: one.weight })));
+  const most = Math.max(0, ...[...parts, ...regions, ...spans].map((part) => Math.abs(part.weight)));
+  $("words").hidden = parts.length === 0 && spans.length === 0;
   $("regions").hidden = regions.length === 0;
-  const letters = Array.from(item || "");
+  const letters = Array.from(parts.length ? item || "" : "");
   const nodes = [];
   let place = 0;
   for (const part of parts) {
@@ -160,12 +162,12 @@ function showWhy(because, item) {
     place = part.end;
   }
   nodes.push(letters.slice(place).join(""));
-  for (const segment of segments) {
+  for (const span of spans) {
     const mark = document.createElement("mark");
-    mark.textContent = segment.start.toFixed(2) + " s ";
-    mark.style.background = tint(segment.weight, most);
-    mark.title = segment.weight.toFixed(3);
-    nodes.push(mark);
+    mark.textContent = span.text;
+    mark.style.background = tint(span.weight, most);
+    mark.title = span.weight.toFixed(3);
+    nodes.push(mark, " ");
   }
   $("words").replaceChildren(...nodes);
   $("tiles").replaceChildren(...regions.map((region) => {
