@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from doorstep.errors import ConversionError
 from doorstep.files import folder_aside
@@ -27,6 +27,7 @@ from doorstep_converters.sources import source_digest
 from doorstep_converters.together import first_failure, launch_arguments
 
 _INDEX = "stage.json"
+_POLL_S = 0.05
 _TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
 
 Report = Callable[[float], None]
@@ -95,8 +96,8 @@ class StageRunner:
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
         if (kept := _recall(folder)) is not None:
             return kept
-        with self._unfinished(stage, folder.name) as unfinished:
-            if unfinished is not None and (kept := _recall(folder)) is not None:
+        with self._alone(folder.name), self._unfinished(stage, folder.name) as unfinished:
+            if (kept := _recall(folder)) is not None:
                 return kept  # another process made it while this one waited
             shutil.rmtree(folder, ignore_errors=True)
             with folder_aside(folder) as aside:
@@ -119,17 +120,25 @@ class StageRunner:
             _kill(process)
 
     @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Wait until no other process makes this stage."""
+        (self._cache / "locks").mkdir(parents=True, exist_ok=True)
+        with open(self._cache / "locks" / name, "w", encoding="ascii") as lock:
+            while not _lock(lock):
+                if self._is_closed:
+                    raise ConversionError(f"{name}: stopped while another process makes it")
+                time.sleep(_POLL_S)
+            yield
+
+    @contextmanager
     def _unfinished(self, stage: Stage, name: str) -> Iterator[Path | None]:
-        """Yield the folder a resumable stage goes on from; one process at a time has it, the next one waits."""
+        """Yield the folder a resumable stage goes on from."""
         if not stage.is_resumable:
             yield None
             return
         folder = self._cache / "unfinished" / name
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_suffix(".lock"), "w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            folder.mkdir(exist_ok=True)
-            yield folder
+        yield folder
 
     def _spawn(
         self, stage: Stage, aside: Path, unfinished: Path | None, report: Report, threads: int
@@ -163,6 +172,14 @@ class StageRunner:
         if process.returncode != 0 or last is None:
             raise ConversionError(f"{stage.name}: {_last_line(log, process.returncode)}")
         return last
+
+
+def _lock(file: IO[str]) -> bool:
+    """Take the lock of an open file; False where another has it."""
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

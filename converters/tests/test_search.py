@@ -24,7 +24,7 @@ from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.search.front import Point, choose, nearest, pareto, within
 from doorstep_converters.search.latency import factor, is_measured_here
 from doorstep_converters.search.order import Order, check_order
-from doorstep_converters.search.report import summary, write_search_report
+from doorstep_converters.search.report import best_by_latency, rows, summary, write_search_report
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
 from doorstep_converters.targets import TARGETS
@@ -313,3 +313,22 @@ def _wait_for_journal(cache: Path) -> Path:
                 return journal
         time.sleep(0.1)
     raise AssertionError("no search began")
+
+
+def test_the_line_of_the_picture_climbs_from_the_quickest_to_the_most_accurate() -> None:
+    points = [*ALL, _point("slower", 0.4, 0.7, 1e5)]
+    assert best_by_latency(points) == [
+        (p.figures["p95"], p.figures["accuracy"]) for p in (TINY, SMALL, LARGE)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_page_numbers_the_candidates_and_lists_a_kept_stage_once(found: Found, order: Order) -> None:
+    kept = replace(found.costs[0], is_kept=True)
+    twice = replace(found, costs=(*found.costs, kept, kept))
+    page = write_search_report(twice, order.job.out / "numbered").read_text(encoding="utf-8")
+    assert [f"<td>{number}<td>{row[0]}<td>{row[1]}" in page for number, row in enumerate(rows(found), 1)] == [
+        True,
+        True,
+    ]
+    assert page.count(f"<td>{kept.stage}<td>") == sum(cost.stage == kept.stage for cost in found.costs)

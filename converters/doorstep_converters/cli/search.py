@@ -26,7 +26,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prefer", default="", choices=("", *PREFERENCES), help="what decides within the budget")
     group.add_argument("--price-per-hour", type=float, default=0.0, help="of this machine, for the report")
     group.add_argument("--slice-column", default="", help="column of the data whose values are slices")
-    group.add_argument("--workers", type=int, default=0, help="processes on a Ray cluster; default: here, one by one")
+    group.add_argument("--workers", type=int, default=0, help="on a Ray cluster; default: here, one by one")
 
 
 def is_recipe(name: str) -> bool:

@@ -1,31 +1,67 @@
 """Choices tried on several machines at once by Ray. The machines share the cache, and with it the journal."""
 
+import os
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
-from doorstep.errors import MissingExtraError
+from doorstep.errors import ConversionError, MissingExtraError
 from doorstep_converters.search.order import Order
+from doorstep_converters.search.steps import Cost
 
 
-def work_elsewhere(order: Order) -> None:
-    """Let `order.workers` processes of a Ray cluster try choices, each taking the next one from the journal.
+def require_ray() -> None:
+    """Look for Ray before anything is computed.
 
     Raises:
-        MissingExtraError: Ray is not installed.
+        MissingExtraError: it is not installed.
     """
     if find_spec("ray") is None:
-        raise MissingExtraError("ray is not installed; run: pip install ray, or leave --workers out")
+        raise MissingExtraError(
+            "search: --workers needs Ray, which is not installed; run: pip install 'doorstep-converters[ray]', "
+            "or leave --workers out"
+        )
+
+
+def work_elsewhere(order: Order, journal: Path) -> list[Cost]:
+    """Let `order.workers` processes of a Ray cluster try choices, each taking the next one from the journal.
+
+    The cluster is the one that RAY_ADDRESS names; without it one begins on this machine and ends with the search.
+
+    Returns:
+        What the stages cost there.
+
+    Raises:
+        ConversionError: a worker failed; what was finished stays in the cache.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its reports to its maker
+    os.environ.setdefault("RAY_worker_niceness", "0")  # latencies are measured there
     import ray
 
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     try:
-        remote = ray.remote(num_cpus=1)(_work)
-        ray.get([remote.remote(order) for _ in range(order.workers)])
+        remote = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_work)
+        begun = [remote.remote(_absolute(order), journal.resolve(), place) for place in range(order.workers)]
+        return [cost for costs in ray.get(begun) for cost in costs]
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ConversionError(f"search: a worker on the Ray cluster failed: {reason:.300}") from error
     finally:
         ray.shutdown()
 
 
-def _work(order: Order) -> None:
+def _work(order: Order, journal: Path, place: int) -> list[Cost]:
     from doorstep_converters.progress import Lines
     from doorstep_converters.search.run import work
 
-    work(order, Lines())
+    return work(order, Lines(), journal, place)
+
+
+def _absolute(order: Order) -> Order:
+    """Name every path from the root: a worker stands in another folder."""
+    job = order.job
+    checkpoint = str(Path(job.checkpoint).resolve()) if Path(job.checkpoint).is_dir() else job.checkpoint
+    data = job.data.resolve() if job.data else None
+    return replace(
+        order, job=replace(job, checkpoint=checkpoint, data=data, out=job.out.resolve(), cache=job.cache.resolve())
+    )

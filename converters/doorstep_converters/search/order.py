@@ -31,7 +31,7 @@ class Order:
         variants: that every student is measured as; empty for the quick int8 ones of the target.
         refined: further ones that the best students are measured as, such as `onnx-int8-mixed`; None for other ranges
             of activations and mixed precision, where `variants` does not say what is wanted.
-        workers: processes that try choices at once, on machines of a Ray cluster; 0 tries them here, one by one.
+        workers: processes that try choices at once, on the machines of a Ray cluster; 0 tries them here, one by one.
     """
 
     job: Job

@@ -43,10 +43,9 @@ def summary(found: Found) -> str:
 def rows(found: Found) -> list[list[object]]:
     """Return one row a point: the chosen one, then the rest of the front, then the others."""
     front = {point.name for point in found.front}
-    ranked = sorted(found.points, key=lambda point: _rank(point, found, front))
     return [
         [point.choice, point.variant, *(_cell(point, name) for name in _COLUMNS), _verdict(point, found, front)]
-        for point in ranked
+        for point in _ranked(found)
     ]
 
 
@@ -81,7 +80,7 @@ def write_search_report(found: Found, out: Path) -> Path:
         picture=_picture(found) if found.points else "",
         teacher=_teacher(found),
         gain=_gain(found) if found.chosen else "",
-        costs=[(cost, _money(cost, found.price_per_hour)) for cost in found.costs],
+        costs=[(cost, _money(cost, found.price_per_hour)) for cost in _each_once(found.costs)],
         total=_total(found.costs, found.price_per_hour),
         nearest=[] if found.chosen else nearest(found.points, found.budget),
         modelled=modelled_on(found.target) if any(point.latency == "modelled" for point in found.points) else "",
@@ -89,6 +88,11 @@ def write_search_report(found: Found, out: Path) -> Path:
     path = out / f"{found.name}.search.html"
     write_atomic(path, page.encode())
     return path
+
+
+def _ranked(found: Found) -> list[Point]:
+    front = {point.name for point in found.front}
+    return sorted(found.points, key=lambda point: _rank(point, found, front))
 
 
 def _rank(point: Point, found: Found, front: set[str]) -> tuple[Any, ...]:
@@ -141,43 +145,74 @@ def _total(costs: Sequence[Cost], price: float) -> str:
     return f"{len(costs)}, of which {kept} kept from before; {now:.0f} s now, peak {peak:.0f} MiB{money}"
 
 
+def _each_once(costs: Sequence[Cost]) -> list[Cost]:
+    """Leave out stages that were only taken from the cache and are listed already."""
+    listed: dict[str, list[Cost]] = {}
+    for cost in costs:
+        if not (cost.is_kept and cost.stage in listed):
+            listed.setdefault(cost.stage, []).append(cost)
+    return [cost for found in listed.values() for cost in found]
+
+
 def _money(cost: Cost, price: float) -> float | None:
     return round(0.0 if cost.is_kept else cost.seconds / 3600 * price, 6) if price else None
 
 
 def _picture(found: Found) -> Markup:
-    """Draw accuracy against p95, size as the dot's area, as SVG."""
+    """Draw accuracy against p95, size as the dot's area, the candidate's number in the table beside it, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     front = {point.name for point in found.front}
-    shown = [point for point in found.points if point.figures.get("p95") and point.figures.get("size")]
-    largest = max((point.figures["size"] or 1.0 for point in shown), default=1.0)
-    for point in shown:
+    numbered = [(number, point) for number, point in enumerate(_ranked(found), 1) if _is_shown(point)]
+    largest = max((point.figures["size"] or 1.0 for _, point in numbered), default=1.0)
+    for number, point in numbered:
         x, y = point.figures["p95"], point.figures["accuracy"]
         colour = "#2b6cb0" if not found.budget.misses(point.figures) else "#c05621"
         area = 30 + 600 * (point.figures["size"] or 0) / largest
         axes.scatter([x], [y], s=area, color=colour, alpha=0.75 if point.name in front else 0.3)
         if point == found.chosen:
             axes.scatter([x], [y], s=area + 250, facecolors="none", edgecolors="#1a202c", linewidths=2)
-        if point.name in front:
-            axes.annotate(point.name, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=6)
-    if shown:
-        axes.set_xscale("log")
-        line = sorted((p.figures["p95"] or 0.0, p.figures["accuracy"] or 0.0) for p in shown if p.name in front)
-        xs, ys = [x for x, _ in line], [y for _, y in line]
-        axes.plot(xs, ys, color="#4a5568", linewidth=0.8, drawstyle="steps-post")
+        beside = (4 + area**0.5 / 2, 4)
+        axes.annotate(str(number), (x, y), textcoords="offset points", xytext=beside, fontsize=9)
+    if numbered:
+        _plain_scale(axes.xaxis, axes.set_xscale)
+        line = best_by_latency([point for _, point in numbered])
+        axes.plot([x for x, _ in line], [y for _, y in line], color="#4a5568", linewidth=0.8, drawstyle="steps-post")
     if (bound := found.budget.bound("p95")) is not None:
         axes.axvline(bound, color="#a0aec0", linestyle="--", linewidth=1)
-    kind = "modelled" if any(point.latency == "modelled" for point in shown) else "measured"
+    kind = "modelled" if any(point.latency == "modelled" for _, point in numbered) else "measured"
     axes.set_xlabel(f"p95 in ms ({kind}), one thread")
     axes.set_ylabel("accuracy on dev")
     axes.spines[["top", "right"]].set_visible(False)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
-    return Markup(svg[svg.index("<svg") :])  # noqa: S704 -- drawn here, from numbers and names that were checked
+    return Markup(svg[svg.index("<svg") :])  # noqa: S704 -- drawn here, from numbers
+
+
+def _is_shown(point: Point) -> bool:
+    return bool(point.figures.get("p95") and point.figures.get("size"))
+
+
+def _plain_scale(axis: Any, set_scale: Any) -> None:
+    """Let an axis be logarithmic, with plain numbers at it rather than powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def best_by_latency(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Return (p95, accuracy) of each point that is more accurate than all that are as quick, the quickest first."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted((p.figures["p95"] or 0.0, -(p.figures["accuracy"] or 0.0)) for p in points):
+        if not best or -y > best[-1][1]:
+            best.append((x, -y))
+    return best

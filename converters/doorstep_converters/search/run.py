@@ -1,18 +1,21 @@
 """Search: teacher → choices → front → the chosen one, packed. Start here."""
 
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from doorstep.device import Device
-from doorstep.errors import BudgetError
+from doorstep.errors import BudgetError, ConversionError
 from doorstep_converters.budget import Budget
 from doorstep_converters.gates import Gates, gates_card
 from doorstep_converters.job import Job, Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, workbench
 from doorstep_converters.progress import Watch
-from doorstep_converters.search.executor import work_elsewhere
+from doorstep_converters.search.executor import require_ray, work_elsewhere
 from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
 from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.steps import Cost, Steps
@@ -59,6 +62,8 @@ def search(order: Order, watch: Watch) -> Found:
         ConversionError: the data or the checkpoint cannot be used.
     """
     check_order(order)
+    if order.workers:
+        require_ray()
     job = order.job
     name = job.name or (job.data.name.split(".")[0] if job.data else "search")
     device = Device.detect()
@@ -67,9 +72,9 @@ def search(order: Order, watch: Watch) -> Found:
         study = Study(order, steps)
         study.enqueue()
         if order.workers:
-            work_elsewhere(order)
-        else:
-            study.work()
+            steps.costs += work_elsewhere(order, study.journal)
+            study.enqueue()  # what a lost machine left half done
+        study.work()
         study.refine()
         tried = study.tried()
         points = [point for one in tried for point in one.points]
@@ -85,10 +90,25 @@ def search(order: Order, watch: Watch) -> Found:
         )  # fmt: skip
 
 
-def work(order: Order, watch: Watch) -> None:
-    """Try choices of a search that another process began, until there were enough of them."""
-    with workbench(order.job, f"{order.job.name or 'search'}.worker", watch) as bench:
-        Study(order, Steps.prepare(order, bench, watch, Device.detect())).work()
+def work(order: Order, watch: Watch, journal: Path, place: int) -> list[Cost]:
+    """Try choices of a search that another process began, until there were enough of them; return what they cost.
+
+    Args:
+        journal: of that search; place: of this worker among the others.
+
+    Raises:
+        ConversionError: the journal is not here, so the cache is not shared.
+    """
+    here = f"{socket.gethostname()}-{os.getpid()}"
+    if not journal.is_file():
+        raise ConversionError(
+            f"search: expected the search's journal {journal} on {here}, found none; workers need --cache on a file "
+            "system that all machines have at the same path"
+        )
+    with workbench(order.job, f"{order.job.name or 'search'}.{here}", watch) as bench:
+        steps = Steps.prepare(order, bench, watch, Device.detect())
+        Study(order, steps, place + 1).work()
+        return steps.costs
 
 
 def require_found(found: Found) -> None:

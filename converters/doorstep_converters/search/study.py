@@ -1,5 +1,6 @@
 """The order in which choices are tried: Optuna's sampler, successive halving, and a journal that outlives a kill."""
 
+import fcntl
 import hashlib
 import json
 import math
@@ -26,9 +27,13 @@ _REFINED = 2  # students that further variants are tried of
 
 
 class Study:
-    """A search that goes on where it stopped; several processes may work on one journal."""
+    """A search that goes on where it stopped; several processes may work on one journal.
 
-    def __init__(self, order: Order, steps: Steps) -> None:
+    Args:
+        place: of this process among those that work on the journal; each draws other choices.
+    """
+
+    def __init__(self, order: Order, steps: Steps, place: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._order = order
         self._steps = steps
@@ -39,7 +44,7 @@ class Study:
         self._study = optuna.create_study(
             study_name="search",
             storage=JournalStorage(JournalFileBackend(str(self.journal))),
-            sampler=optuna.samplers.TPESampler(seed=order.seed, n_startup_trials=len(order.choices())),
+            sampler=optuna.samplers.TPESampler(seed=order.seed + place, n_startup_trials=len(order.choices())),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
             direction="minimize",
             load_if_exists=True,
@@ -55,8 +60,7 @@ class Study:
 
     def work(self) -> None:
         """Try choices until there were enough of them or time is up."""
-        while self._finished() < self._order.trials and time.monotonic() < self._deadline:
-            trial = self._study.ask()
+        while time.monotonic() < self._deadline and (trial := self._next()) is not None:
             choice = self._choice(trial)
             start = time.monotonic()
             try:
@@ -97,8 +101,13 @@ class Study:
                 found[tried.choice] = replace(tried, points=points, lost={**tried.lost, **more.lost})
         return list(found.values())
 
-    def _finished(self) -> int:
-        return sum(_RECORD in trial.user_attrs for trial in self._study.get_trials(deepcopy=False))
+    def _next(self) -> optuna.Trial | None:
+        """Take the next choice; None where enough are tried or being tried, by all processes together."""
+        with open(self.journal.with_suffix(".next"), "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            trials = self._study.get_trials(deepcopy=False)
+            begun = sum(_RECORD in one.user_attrs or one.state == TrialState.RUNNING for one in trials)
+            return self._study.ask() if begun < self._order.trials else None
 
     def _choice(self, trial: optuna.Trial) -> Choice:
         names = list(dict.fromkeys(choice.student for choice in self._order.choices()))
