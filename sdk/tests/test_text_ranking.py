@@ -133,6 +133,20 @@ def test_an_item_is_a_batch_of_its_own(bundle: Path, monkeypatch: pytest.MonkeyP
     assert sizes == [len(TEXTS)] * 5
 
 
+def test_query_and_text_stand_in_the_order_the_checkpoint_learnt(task: TextRanking, pair_tokenizer: bytes) -> None:
+    feeds = task.collate(task.prepare([{"query": "oat milk", "texts": ["back in stock"]}]))
+    whole = Tokenizer.from_buffer(pair_tokenizer).encode("oat milk", "back in stock")
+    assert feeds["input_ids"].tolist() == [whole.ids]
+    assert feeds["token_type_ids"].tolist() == [whole.type_ids]
+
+
+def test_items_in_one_batch_get_their_own_scores(task: TextRanking) -> None:
+    rows = task.prepare([ITEM, FINE, ITEM])
+    assert len(task.collate(rows)["input_ids"]) == 9
+    logits = np.array([[9], [1], [1], [1], [5], [1], [1], [9], [1]], np.float32)
+    assert [found.ids[0] for found in task.results({"logits": logits}, rows)] == ["0", "0", "2"]
+
+
 def test_of_equal_scores_the_first_text_comes_first() -> None:
     assert ranked(["a", "b", "c"], np.array([1, 2, 2], np.float32), RankingOptions(8)).ids == ["1", "2", "0"]
 
@@ -143,14 +157,16 @@ def test_scores_that_a_sigmoid_cannot_tell_apart_keep_their_order() -> None:
     assert [hit.score for hit in found.hits] == [1.0, 1.0, 0.0]
 
 
-def test_the_longer_text_of_a_pair_is_cut(pair_tokenizer: bytes) -> None:
+@pytest.mark.parametrize("is_query_long", [False, True])
+def test_the_longer_text_of_a_pair_is_cut(pair_tokenizer: bytes, is_query_long: bool) -> None:
+    pair = ("oat milk", "is the oat milk back in stock " * 5)
+    query, text = reversed(pair) if is_query_long else pair
     encoder = TextEncoder.from_bytes(pair_tokenizer, 12, INPUTS, is_pair=True)
-    (row,) = encoder.encode_pairs([("oat milk", "is the oat milk back in stock " * 5)], 0)
-    whole = Tokenizer.from_buffer(pair_tokenizer).encode("oat milk", "is the oat milk back in stock " * 5)
-    query = whole.type_ids.index(1)
+    (row,) = encoder.encode_pairs([(query, text)], 0)
+    whole = Tokenizer.from_buffer(pair_tokenizer).encode("oat milk").ids[1:]  # with the [SEP] behind it
     assert len(row) == 12
-    assert row.ids[:query] == whole.ids[:query]  # the query is whole
-    assert row.type_ids == [0] * query + [1] * (12 - query)
+    assert (row.ids[-len(whole) :] if is_query_long else row.ids[1 : 1 + len(whole)]) == whole
+    assert row.type_ids == [0] * (row.ids.index(3) + 1) + [1] * (11 - row.ids.index(3))
 
 
 def test_the_task_keeps_the_contract(task: TextRanking) -> None:
