@@ -76,7 +76,7 @@ def test_what_ends_a_worker_is_told_in_one_line(order: Order, tmp_path: Path, mo
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
-        ConversionError, match="search: a worker on the Ray cluster failed: .*expected the search's"
+        ConversionError, match=r"search: a worker on the Ray cluster failed: .*expected the search's"
     ) as told:
         work_elsewhere(replace(order, workers=1), tmp_path / "elsewhere" / "x.journal")
     assert "\n" not in str(told.value)
