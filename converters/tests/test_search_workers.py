@@ -12,6 +12,7 @@ from doorstep.errors import ConversionError, MissingExtraError
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.job import Job
 from doorstep_converters.progress import Lines
+from doorstep_converters.search.executor import work_elsewhere
 from doorstep_converters.search.front import Point
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.run import search, work
@@ -68,6 +69,17 @@ def test_a_worker_that_does_not_share_the_cache_says_so(order: Order, tmp_path: 
     with pytest.raises(ConversionError, match=r"none; workers need --cache on a file system that all machines have"):
         work(order, Lines(), tmp_path / "elsewhere" / "x.journal", 0)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_what_ends_a_worker_is_told_in_one_line(order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        ConversionError, match=r"search: a worker on the Ray cluster failed: .*expected the search's"
+    ) as told:
+        work_elsewhere(replace(order, workers=1), tmp_path / "elsewhere" / "x.journal")
+    assert "\n" not in str(told.value)
 
 
 def test_without_ray_the_error_says_what_to_install(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
