@@ -116,6 +116,5 @@ def test_a_shop_finds_its_products() -> None:
 @pytest.mark.slow
 def test_what_a_search_found_is_read_again_and_put_in_order() -> None:
     done = subprocess.run([sys.executable, HERE / "ranking/ranking.py"], capture_output=True, text=True, check=True)
-    *found, told = done.stdout.splitlines()
-    assert [line.rpartition(" → ")[2].strip() for line in found] == ["camera", "手机 壳", "kettle cable"]
-    assert told == "phone battery because of phone"
+    found = [line.rpartition(" → ")[2].strip() for line in done.stdout.splitlines()]
+    assert found == ["camera", "手机 壳", "kettle cable"]

@@ -53,9 +53,6 @@ def main() -> None:
         search, ranking = (Predictor.load(Path(place) / f"{task}.bundle") for task in ("search", "text-ranking"))
         for query in ("i need a camera", "手机壳", "kettle cable please"):
             print(query, "→", rerank(search, ranking, query).hits[0].fields["name"])
-        item = {"query": "phone battery", "texts": ["camera battery", "phone battery", "phone"]}
-        told = ranking.explain(item)
-        print(item["texts"][int(told.label)], "because of", max(told.parts, key=lambda part: part.weight).text)
 
 
 if __name__ == "__main__":
