@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from doorstep_converters.tasks import find_craft, guess_task
 from doorstep_converters.tasks.search import ndcg, overlap
 from doorstep_converters.tasks.sentence_similarity import read_recipe
 from doorstep_converters.tasks.token_classification import span_f1
+from doorstep_converters.worker import Channel
 
 VARIANTS = ("onnx-fp32", "onnx-int8", "openvino-fp16", "tflite-fp16", "numpy-fp16")
 SMALL = {
@@ -178,6 +180,17 @@ def test_a_token_head_is_learnt_from_spans(encoder_only: Path, spans: Path, cach
     with Predictor.load(report.bundle) as predictor:
         found = predictor.predict("add 手机壳 please").spans
     assert [(span.label, span.text) for span in found] == [("thing", "手机壳")]
+
+
+def test_a_token_head_learns_without_a_rate_being_named(encoder_only: Path, tmp_path: Path) -> None:
+    rows = [{"text": "add 手机壳 please", "spans": [[4, 7, "thing"]]}] * 4
+    options = {"seed": 1, "epochs": 1, "learning_rate": None, "max_length": 16}
+    channel = Channel(StringIO())
+    found = find_craft("token-classification").train(
+        tmp_path, channel, encoder_only, {"train": rows, "dev": rows}, options
+    )
+    assert found["steps"] == 1
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NAMES = ("label", "slot", "entity", "type", "entity_group")
 _MAX_LENGTH = 256
 _IGNORED = -100
+_RATE = 5e-5  # as Devlin et al. (BERT, 2019, section A.3) have it for encoders
 
 
 class TokenCraft(TextCraft):
@@ -147,7 +148,7 @@ class TokenCraft(TextCraft):
             return self.figure(answers, [row["spans"] for row in data[split]])
 
         epochs = round(options["epochs"] or min(20.0, max(4.0, 300 * 32 / len(rows["train"]))))
-        course = Course(epochs, 32, options["learning_rate"], seed=options["seed"], warmup=0.1)
+        course = Course(epochs, 32, options["learning_rate"] or _RATE, seed=options["seed"], warmup=0.1)
         figures = fit(model, rows["train"], loss_of, dev_figure, course, channel)
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
