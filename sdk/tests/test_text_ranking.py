@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 
 from doorstep import LoadOptions, Predictor
 from doorstep.errors import FormatError, InputError, UsageError
@@ -28,63 +26,9 @@ ITEM = {"query": "oat milk in stock", "texts": TEXTS}
 FINE = {"query": "oat", "texts": ["milk"]}
 
 
-def _lexical_model() -> bytes:
-    """Return an ONNX model whose logit is how many tokens query and text have in common, less one."""
-    nodes = [
-        helper.make_node("Greater", ["input_ids", "special"], ["is_word"]),
-        helper.make_node("Cast", ["is_word"], ["word"], to=TensorProto.INT64),
-        helper.make_node("Mul", ["word", "token_type_ids"], ["of_text"]),
-        helper.make_node("Sub", ["word", "of_text"], ["of_query"]),
-        helper.make_node("Unsqueeze", ["input_ids", "last"], ["down"]),
-        helper.make_node("Unsqueeze", ["input_ids", "middle"], ["across"]),
-        helper.make_node("Equal", ["down", "across"], ["is_same"]),
-        helper.make_node("Cast", ["is_same"], ["same"], to=TensorProto.INT64),
-        helper.make_node("Unsqueeze", ["of_query", "last"], ["query_down"]),
-        helper.make_node("Unsqueeze", ["of_text", "middle"], ["text_across"]),
-        helper.make_node("Mul", ["same", "query_down"], ["from_query"]),
-        helper.make_node("Mul", ["from_query", "text_across"], ["common"]),
-        helper.make_node("ReduceSum", ["common", "axes"], ["count"], keepdims=0),
-        helper.make_node("Unsqueeze", ["count", "last"], ["counts"]),
-        helper.make_node("Cast", ["counts"], ["found"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["found", "one"], ["logits"]),
-    ]
-    constants = {
-        "special": np.array([3]), "last": np.array([-1]), "middle": np.array([1]), "axes": np.array([1, 2]),
-        "one": np.array([1], np.float32),
-    }  # fmt: skip
-    places = [
-        [helper.make_tensor_value_info(s.name, kind, list(s.shape)) for s in specs]
-        for specs, kind in ((INPUTS, TensorProto.INT64), (OUTPUTS, TensorProto.FLOAT))
-    ]
-    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "graph", *places, weights)
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
 @pytest.fixture(scope="module")
-def pair_tokenizer(tokenizer: Tokenizer) -> bytes:
-    made = Tokenizer.from_str(tokenizer.to_str())
-    made.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return made.to_str().encode()
-
-
-@pytest.fixture(scope="module")
-def bundle(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_bundle: Callable[..., Path],
-    make_variant: Callable[..., Variant],
-    pair_tokenizer: bytes,
-) -> Path:
-    return make_bundle(
-        tmp_path_factory.mktemp("ranking"),
-        files={"variants/onnx-fp32/model.onnx": _lexical_model(), "tokenizer.json": pair_tokenizer},
-        task="text-ranking",
-        options={"max_length": 32},
-        variants=(make_variant("onnx-fp32", inputs=INPUTS, outputs=OUTPUTS),),
-    )
+def bundle(ranking_bundle: Path) -> Path:
+    return ranking_bundle
 
 
 @pytest.fixture(scope="module")

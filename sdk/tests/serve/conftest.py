@@ -87,20 +87,23 @@ def running(service: Service, options: ServerOptions) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def predictors(template: Path, picture_bundle: Path, tensor_bundle: Path) -> Iterator[dict[str, Predictor]]:
-    """A model for texts, one for pictures, one of raw tensors."""
+def predictors(
+    template: Path, picture_bundle: Path, tensor_bundle: Path, ranking_bundle: Path
+) -> Iterator[dict[str, Predictor]]:
+    """A model for texts, one for pictures, one of raw tensors, one that ranks."""
     every_label = LoadOptions(task_options={"top_k": 3})
     with ExitStack() as opened:
         yield {
             "reviews": opened.enter_context(Predictor.load(template, options=every_label)),
             "pictures": opened.enter_context(Predictor.load(picture_bundle, options=every_label)),
             "sums": opened.enter_context(Predictor.load(tensor_bundle)),
+            "ranking": opened.enter_context(Predictor.load(ranking_bundle)),
         }
 
 
 @pytest.fixture
 def serve(predictors: dict[str, Predictor]) -> Iterator[Serve]:
-    """Return a function that serves the three models: `serve(ServeOptions(…), ServerOptions(…))`."""
+    """Return a function that serves the four models: `serve(ServeOptions(…), ServerOptions(…))`."""
     with ExitStack() as opened:
 
         def start(options: ServeOptions | None = None, server: ServerOptions | None = None, **others: Any) -> Running:
@@ -112,7 +115,7 @@ def serve(predictors: dict[str, Predictor]) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def shop(predictors: dict[str, Predictor]) -> Iterator[Running]:
-    """The three models served with small bounds."""
+    """The four models served with small bounds."""
     from doorstep.serve import Limits
 
     limits = Limits(body_bytes=1 << 20, items=1000, lines=200, pixels=1_000_000)

@@ -71,7 +71,7 @@ def test_graphql_gives_the_same_answer_and_explains(shop: Any, predictors: dict[
       explain(model: "reviews", items: $items) { results { label parts { text weight } } } }"""
     reply = shop.post("/graphql", {"query": query, "variables": {"items": TEXTS[:2]}})
     data = reply.json["data"]
-    assert [model["name"] for model in data["models"]] == ["reviews", "pictures", "sums"]
+    assert [model["name"] for model in data["models"]] == ["reviews", "pictures", "sums", "ranking"]
     labels = [result["label"] for result in data["predict"]["results"]]
     assert labels == [result.label for result in predictors["reviews"].predict_many(TEXTS[:2])]
     assert [part["text"] for part in data["explain"]["results"][1]["parts"]][:3] == ["质", "量", "太"]

@@ -75,6 +75,16 @@ def test_a_picture_that_is_dropped_is_answered(page: Any) -> None:
     assert page.locator("#tiles i").count() == 16
 
 
+def test_texts_are_ranked_and_the_best_one_explained(page: Any) -> None:
+    page.select_option("#model", "ranking")
+    page.fill("#json", '{"query": "oat milk", "texts": ["配送很快", "oat milk is back"]}')
+    page.click("#send")
+    page.wait_for_selector("#words mark")
+    assert page.locator("#scores .name").all_inner_texts() == ["oat milk is back", "配送很快"]
+    assert page.inner_text("#words") == "oat milk is back"
+    assert page.locator("#words mark").first.get_attribute("title") != "0.000"
+
+
 def test_a_refusal_is_shown(page: Any) -> None:
     page.select_option("#model", "pictures")
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"#!/bin/sh"})

@@ -9,7 +9,11 @@ let recorded = null;
 const say = (key) => WORDS[language][key];
 const model = () => models.find((one) => one.name === $("model").value);
 const hears = (task) => task.startsWith("audio-") || task === "automatic-speech-recognition";
-const kind = () => (!model() ? "text" : model().task.startsWith("image-") ? "picture" : hears(model().task) ? "sound" : model().task === "tensors" ? "tensors" : "text");
+const SHAPES = {
+  "tensors": "", "tabular-classification": '{"price": 12.5, "month": "Nov"}', "next-item": '["sku-1", "sku-2"]',
+  "text-ranking": '{"query": "oat milk", "texts": ["Oat drink 1 l", "Whole milk 1 l"]}',
+};
+const kind = () => (!model() ? "text" : model().task.startsWith("image-") ? "picture" : hears(model().task) ? "sound" : model().task in SHAPES ? "tensors" : "text");
 const nameOf = (label) => ((model().display_names || {})[language] || {})[label] || label;
 
 function headers(more) {
@@ -57,7 +61,8 @@ function translate() {
 
 function choose() {
   for (const one of ["text", "picture", "sound", "tensors"]) $("for-" + one).hidden = kind() !== one;
-  document.querySelector(".check").hidden = kind() === "tensors";
+  document.querySelector(".check").hidden = Boolean(model()) && model().task === "tensors";
+  $("json").placeholder = (model() && SHAPES[model().task]) || "";
   $("answer").hidden = true;
   last = null;
   trouble("");
@@ -91,11 +96,11 @@ async function send() {
     const start = performance.now();
     const answer = await ask(path + ":predict", { method: "POST", ...request });
     const all = performance.now() - start;
-    const wantsWhy = $("explain").checked && kind() !== "tensors";
+    const isExplained = answer.results[0].scores || ["text-ranking", "next-item"].includes(model().task);
     const item = kind() === "text" ? $("text").value.trim() : null;
     last = { answer, all, item, because: null };
     show(last);
-    if (wantsWhy && answer.results[0].scores) {
+    if ($("explain").checked && isExplained) {
       last.because = (await ask(path + ":explain", { method: "POST", ...request })).results[0];
       show(last);
     }
@@ -107,29 +112,42 @@ async function send() {
   }
 }
 
+/** What a result lists: labels, ranked things or spans of a text, each with its score. */
+function rowsOf(result) {
+  if (model().task === "tensors") return [];
+  const percent = (score) => (100 * score).toFixed(1) + " %";
+  if (result.hits) {
+    return result.hits.map(({ id, fields, score }) => ({ said: fields.name || fields.title || fields.text || id, score, number: score.toFixed(3) }));
+  }
+  if (result.spans) return result.spans.map(({ text, label, score }) => ({ said: `${text} · ${nameOf(label)}`, score, number: percent(score) }));
+  return (result.scores || []).map(({ label, score }) => ({ said: nameOf(label), score, number: percent(score) }));
+}
+
 function show({ answer, all, item, because }) {
   const result = answer.results[0];
-  const scores = result.scores || [];
+  const rows = rowsOf(result);
+  const most = Math.max(1, ...rows.map((row) => Math.abs(row.score)));
   $("label").textContent = result.scores ? (result.label === null ? say("unsure") : nameOf(result.label)) : "";
-  $("scores").replaceChildren(...scores.map(({ label, score }) => {
+  $("scores").replaceChildren(...rows.map(({ said, score, number: shown }) => {
     const row = document.createElement("li");
     const name = document.createElement("span");
     const bar = document.createElement("meter");
     const number = document.createElement("span");
     name.className = "name";
     number.className = "number";
-    name.textContent = nameOf(label);
-    bar.value = score;
-    bar.setAttribute("aria-label", nameOf(label));
-    number.textContent = (100 * score).toFixed(1) + " %";
+    name.textContent = said;
+    bar.value = Math.max(0, score) / most;
+    bar.setAttribute("aria-label", said);
+    number.textContent = shown;
     row.append(name, bar, number);
     return row;
   }));
   const isSaid = typeof result.text === "string" && Array.isArray(result.words);
   if (isSaid) $("label").textContent = result.text || say("silence");
-  $("raw").hidden = Boolean(result.scores) || isSaid;
+  $("raw").hidden = rows.length > 0 || Boolean(result.scores) || isSaid;
   $("raw").textContent = $("raw").hidden ? "" : JSON.stringify(result, null, 1);
-  showWhy(because, item);
+  const chosen = because && (result.hits || []).find((hit) => hit.id === because.label);
+  showWhy(because, item || (chosen && chosen.fields.text));
   const times = say("took").replace("{all}", all.toFixed(0)).replace("{model}", answer.ms.toFixed(1));
   $("took").textContent = `${times} · ${say("by")} ${answer.runtime} · ${say("variant")} ${answer.variant} · ${answer.model}, ${say("version")} ${answer.version}`;
   $("answer").hidden = false;
@@ -145,7 +163,8 @@ function showWhy(because, item) {
   if (!because) return;
   const parts = because.parts, regions = because.regions, fields = because.fields;
   const spans = because.segments.map((one) => ({ text: one.start.toFixed(2) + " s", weight: one.weight }))
-    .concat(fields.map((one) => ({ text: `${one.name}: ${one.value}`, weight: one.weight })));
+    .concat(fields.map((one) => ({ text: `${one.name}: ${one.value}`, weight: one.weight })))
+    .concat(because.steps.map((one) => ({ text: one.id, weight: one.weight })));
   const most = Math.max(0, ...[...parts, ...regions, ...spans].map((part) => Math.abs(part.weight)));
   $("words").hidden = parts.length === 0 && spans.length === 0;
   $("regions").hidden = regions.length === 0;
