@@ -1,7 +1,6 @@
 """From logits to labels: temperature, probabilities, thresholds, abstaining, the best k."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -46,6 +45,8 @@ class Labelling:
 
     def of_every_label(self) -> Self:
         """Return this task with results that list every class."""
+        from copy import copy  # a start does without it
+
         other = copy(self)
         other._labeller = self._labeller.of_every_label()
         return other
