@@ -54,7 +54,8 @@ class Study:
         """Line up the choices to try first, and again those that a kill interrupted."""
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
-            self._study.enqueue_trial(trial.params)
+            # A kill may come between asking for a choice and reading it: what was lined up stands in fixed_params.
+            self._study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
         for choice in self._order.choices():
             self._study.enqueue_trial(asdict(choice), skip_if_exists=True)
 
