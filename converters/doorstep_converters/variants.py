@@ -1,6 +1,7 @@
 """Every variant a target allows: made, proven and measured, each step in a process of its own."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -278,7 +279,7 @@ class Workbench:
             bytes=sum(path.stat().st_size for path in trial.artifact(plan).iterdir() if path.name != "stage.json"),
             examples=candidate.parity.examples,
             agreement=round(candidate.parity.agreement, 5),
-            max_abs_error=round(candidate.parity.max_abs_error, 5),
+            max_abs_error=_told(candidate.parity.max_abs_error),
             accuracy=None if final.accuracy is None else round(final.accuracy, 5),
             macro_f1=None if final.macro_f1 is None else round(final.macro_f1, 5),
             metric=None if final.metric == "accuracy" else final.metric,
@@ -302,3 +303,8 @@ def _calibration(trial: Trial, work: Path) -> Path:
     """Return finished feeds where the task made them, else texts to make them of."""
     feeds = trial.reference.folder / "calibration.npz"
     return feeds if feeds.is_file() else work / "calibration.json"
+
+
+def _told(error: float) -> float | None:
+    """Return an error for the manifest; None where it is endless, since two answers have no name in common."""
+    return round(error, 5) if math.isfinite(error) else None
