@@ -16,6 +16,8 @@ from doorstep.serve.options import Bounds
 from doorstep.serve.payoff import Payoff
 from doorstep.serve.refusals import BusyError, DeadlineError, GoneError
 
+_STRETCH, _SLACK = 1.5, 2  # rows share a run up to so many times the shortest one's length, and so much more
+
 
 class Answerer(Protocol):
     """What a batcher needs of a predictor."""
@@ -177,10 +179,16 @@ class Batcher:
 
     def _run(self, shares: Sequence[_Share]) -> None:
         rows = [row for share in shares for row in share.rows()]
+        results: list[Any] = [None] * len(rows)
         try:
-            start = time.perf_counter()
-            results = self._predictor.answer(rows)
-            seconds = time.perf_counter() - start
+            for places in _alike([self._predictor.length(row) for row in rows]):
+                part = [rows[place] for place in places]
+                start = time.perf_counter()
+                for place, result in zip(places, self._predictor.answer(part), strict=True):
+                    results[place] = result
+                seconds = time.perf_counter() - start
+                self._payoff.note(len(part), sum(map(self._predictor.length, part)) or len(part), seconds)
+                self._watch(len(part), seconds)
         except DoorstepError as error:
             if len(shares) > 1:  # one caller's rows must not spoil another's
                 for share in shares:
@@ -194,8 +202,6 @@ class Batcher:
                 for share in shares:
                     self._fail(share.ticket, error)
             raise
-        self._payoff.note(len(rows), sum(map(self._predictor.length, rows)) or len(rows), seconds)
-        self._watch(len(rows), seconds)
         with self._lock:
             place = 0
             for ticket, first, stop in shares:
@@ -227,6 +233,18 @@ class Batcher:
         with self._lock:
             if not ticket.is_leader and not ticket.is_finished:
                 self._fail(ticket, DeadlineError(ticket.call.allowed_ms))
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Group places by like length: one long row would have all others padded to it."""
+    groups: list[list[int]] = []
+    least = 0
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if not groups or lengths[place] > _STRETCH * least + _SLACK:
+            groups.append([])
+            least = lengths[place]
+        groups[-1].append(place)
+    return groups
 
 
 class _Rate:

@@ -77,6 +77,17 @@ def test_callers_that_wait_are_answered_in_one_batch_each_with_its_own() -> None
     assert [len(batch) for batch in gate.batches] == [1, 10]
 
 
+def test_rows_of_unlike_length_do_not_share_a_run_and_keep_their_places() -> None:
+    class Long(Gate):
+        def length(self, row: int) -> int:
+            return row
+
+    gate = Long()
+    gate.open.release(9)
+    assert batcher(gate).answer([60, 5, 8, 64, 6, 20], call()) == [120, 10, 16, 128, 12, 40]
+    assert gate.batches == [[5, 6, 8], [20], [60, 64]]
+
+
 def test_a_large_request_lets_others_in_between() -> None:
     gate = Gate()
     queue = batcher(gate, batch=4)
