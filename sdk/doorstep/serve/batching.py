@@ -16,7 +16,7 @@ from doorstep.serve.options import Bounds
 from doorstep.serve.payoff import Payoff
 from doorstep.serve.refusals import BusyError, DeadlineError, GoneError
 
-_STRETCH, _SLACK = 1.5, 2  # rows share a run up to so many times the shortest one's length, and so much more
+_STRETCH, _SLACK = 2.0, 2  # rows share a run up to so many times the shortest one's length, and so much more
 
 
 class Answerer(Protocol):
