@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--batch-wait-ms", type=float, default=0.0, metavar="MS", help="longest wait for more items (0)")
     load.add_argument(
         "--lanes", type=count, default=1, metavar="N",
-        help="runs at the same time, which share the cores; for many clients one a core (1)",
+        help="runs at the same time, which share the cores (1)",
     )  # fmt: skip
     load.add_argument("--queue", type=int, default=2048, metavar="N", help="items that may wait; beyond: 503 (2048)")
     load.add_argument("--deadline-ms", type=float, default=10_000.0, metavar="MS", help="beyond: 504 (10000)")
