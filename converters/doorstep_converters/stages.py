@@ -96,9 +96,10 @@ class StageRunner:
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
         if (kept := _recall(folder)) is not None:
             return kept
-        with self._alone(folder.name), self._unfinished(stage, folder.name) as unfinished:
+        with self._alone(folder.name):
             if (kept := _recall(folder)) is not None:
                 return kept  # another process made it while this one waited
+            unfinished = self._unfinished(folder.name) if stage.is_resumable else None
             shutil.rmtree(folder, ignore_errors=True)
             with folder_aside(folder) as aside:
                 start = time.monotonic()
@@ -130,15 +131,11 @@ class StageRunner:
                 time.sleep(_POLL_S)
             yield
 
-    @contextmanager
-    def _unfinished(self, stage: Stage, name: str) -> Iterator[Path | None]:
-        """Yield the folder a resumable stage goes on from."""
-        if not stage.is_resumable:
-            yield None
-            return
+    def _unfinished(self, name: str) -> Path:
+        """Return the folder a resumable stage goes on from."""
         folder = self._cache / "unfinished" / name
         folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        return folder
 
     def _spawn(
         self, stage: Stage, aside: Path, unfinished: Path | None, report: Report, threads: int

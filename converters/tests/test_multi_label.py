@@ -104,7 +104,7 @@ def test_a_head_for_several_labels_is_learnt(checkpoint: Path, method: str, cach
     (base / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}), encoding="utf-8")
     rows = _one_word_a_label(240)
     (tmp_path / "reviews.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    training = Training(method=method, epochs=40 if method == "full" else 1, learning_rate=3e-3)
+    training = Training(method=method, epochs=100 if method == "full" else 1, learning_rate=3e-3)
     job = Job(
         str(base), "x86-64-vnni", tmp_path / "out", data=tmp_path / "reviews.jsonl", variants=("onnx-fp32",),
         cache=cache, training=training, name="reviews", bound=Bound(agreement=0.9),

@@ -23,7 +23,7 @@ from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
 from doorstep_converters.tasks import find_craft, guess_task
-from doorstep_converters.tasks.search import ndcg, overlap
+from doorstep_converters.tasks.rankings import ndcg, overlap
 from doorstep_converters.tasks.sentence_similarity import read_recipe
 from doorstep_converters.tasks.token_classification import span_f1
 from doorstep_converters.worker import Channel

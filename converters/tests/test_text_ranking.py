@@ -115,7 +115,7 @@ def test_a_cross_encoder_ranks_the_same_in_every_engine(ranker: Path, cache: Pat
             assert [spec.name for spec in predictor.variant.inputs][-1] == "token_type_ids"
             golden = load_golden(predictor.bundle)
             assert len(golden.examples) > 5
-            assert any("质量" in example.item["query"] for example in golden.examples)
+            assert any("一" <= sign <= "鿿" for example in golden.examples for sign in example.item["query"])
             assert compare(predictor, golden) == [], variant
             hits = predictor.predict({"query": SENTENCES[3], "texts": list(SENTENCES)}).hits
             error = max(abs(hit.score - expected[int(hit.id)]) for hit in hits)

@@ -12,7 +12,7 @@ from doorstep.measure import percentile
 from doorstep.recommend.items import Blend, Items, write_items
 from doorstep.recommend.transitions import MOST, Transitions
 from doorstep_converters.tasks.next_item_data import read_sequences
-from doorstep_converters.tasks.search import ndcg
+from doorstep_converters.tasks.rankings import ndcg
 
 _QUERIES, _HISTORY = 200, 20
 

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from device_tests.bench.environments import CACHE, ROOT, SkippedError, call
 from doorstep.cli.output import table
@@ -62,16 +65,21 @@ def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 
         command = [sys.executable, "-m", "doorstep.cli.main", "serve", str(bundle), "--log-level", "error"]
         with running_server(command) as one, running_server([*command, "--lanes", str(granted_cores())]) as ours:
             bare, served = _one_at_a_time(lambda: predictor.predict(texts[0]), one, path, texts[0])
-            many, loads, narrow = [], [], []
+            many, loads, narrow, busy = [], [], [], []
             for _ in range(3):  # turns, so that a busy moment hits all
                 many.append(max(_per_second(predictor, texts, size) for size in (1, 8, 16, 32, 64)))
+                before, start = _engine(one.port), time.monotonic()
                 narrow.append(wrk(one, path, texts, seconds, clients))
+                spent, rows_run = (now - then for now, then in zip(_engine(one.port), before, strict=True))
+                busy.append((spent / (time.monotonic() - start), 1000 * spent / max(1.0, rows_run)))
                 loads.append(wrk(ours, path, texts, seconds, clients))
             rss = ours.rss_mib()
     load, in_one = (max(turns, key=lambda turn: turn.per_second) for turns in (loads, narrow))
+    share, row_ms = busy[narrow.index(in_one)]
     found: dict[str, Any] = {
         "bare_p50_ms": bare, "served_p50_ms": served, "predict_many_per_s": max(many), "rss_mib": rss,
         "start_ms": one.start_ms, "load": load._asdict(), "one_lane": in_one._asdict(),
+        "engine_share": share, "engine_row_ms": row_ms,
     }  # fmt: skip
     print(f"served beside Predictor: {predictor.variant.name}, {clients} clients, wrk {seconds} s, best of 3 turns")
     rows: list[list[object]] = [
@@ -80,6 +88,7 @@ def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 
          f"{load.per_second / max(many):.2f} ×"],
         [f"{clients} clients, one lane, items/s", in_one.per_second, max(many),
          f"{in_one.per_second / max(many):.2f} ×"],
+        ["one lane: engine's ms a row", row_ms, 1000 / max(many), f"busy {100 * share:.0f} % of the time"],
         ["p99 / p50 ms", load.p99_ms, load.p50_ms, f"{load.p99_ms / load.p50_ms:.2f} ×"],
         ["lost", load.lost + in_one.lost, None, ""],
         ["process start to ready ms", one.start_ms, None, ""],
@@ -90,6 +99,16 @@ def serving(bundle: Path, checkpoint: Path | None, seconds: int, clients: int = 
         found["pipeline"] = _beside_pipeline(checkpoint, texts, seconds, clients, load, rss)
     print()
     return found
+
+
+def _engine(port: int) -> tuple[float, float]:
+    """Return the seconds that a server's engine has run, and the rows, from its metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        families = text_string_to_metric_families(response.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+    names = ("doorstep_engine_seconds_sum", "doorstep_batch_rows_sum")
+    seconds, rows = (sum(sample.value for sample in samples if sample.name == name) for name in names)
+    return seconds, rows
 
 
 def _beside_pipeline(
@@ -105,7 +124,7 @@ def _beside_pipeline(
         ["RSS MiB", rss, their_rss, f"{rss / their_rss:.2f} ×"],
         ["lost", load.lost, theirs.lost, ""],
     ]
-    print(table(("", "doorstep serve", "Flask + pipeline", "compared"), rows))
+    print(table(("", f"doorstep serve --lanes {granted_cores()}", "Flask + pipeline", "compared"), rows))
     return {**theirs._asdict(), "rss_mib": their_rss}
 
 

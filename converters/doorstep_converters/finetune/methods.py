@@ -109,17 +109,13 @@ def _prefix(model: Any, steps: int) -> Any:
     config = peft.PrefixTuningConfig(
         task_type=peft.TaskType.SEQ_CLS, num_virtual_tokens=_VIRTUAL, modules_to_save=head_names(model)
     )
-    return _prompted(model, config)
+    return peft.get_peft_model(model, config)
 
 
 def _prompt(model: Any, steps: int) -> Any:
     config = peft.PromptTuningConfig(
         task_type=peft.TaskType.SEQ_CLS, num_virtual_tokens=_VIRTUAL, modules_to_save=head_names(model)
     )
-    return _prompted(model, config)
-
-
-def _prompted(model: Any, config: peft.PeftConfig) -> Any:
     return peft.get_peft_model(model, config)
 
 

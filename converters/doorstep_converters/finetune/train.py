@@ -101,8 +101,7 @@ def encode(tokenizer: Any, pairs: Sequence[Sequence[Any]], labels: Sequence[str]
         DataError: a label that is not among `labels`.
     """
     places = {label: place for place, label in enumerate(labels)}
-    if unknown := sorted({label for _, label in pairs if isinstance(label, str)} - places.keys()):
-        raise DataError(f"training data: expected labels of the head ({', '.join(labels[:5])}, …), got {unknown[0]!r}")
+    _refuse_unknown({label for _, label in pairs if isinstance(label, str)}, labels)
     ids = tokenizer([text for text, _ in pairs], truncation=True, max_length=limit)["input_ids"]
     return [
         {
@@ -114,6 +113,11 @@ def encode(tokenizer: Any, pairs: Sequence[Sequence[Any]], labels: Sequence[str]
     ]
 
 
+def _refuse_unknown(found: set[str], labels: Sequence[str]) -> None:
+    if unknown := sorted(found - set(labels)):
+        raise DataError(f"training data: expected labels of the head ({', '.join(labels[:5])}, …), got {unknown[0]!r}")
+
+
 def _as_sets(pairs: Sequence[Sequence[Any]], labels: Sequence[str]) -> list[list[Any]]:
     """Return rows whose labels are 0 or 1 for each of `labels`; a teacher's probabilities stay.
 
@@ -123,10 +127,7 @@ def _as_sets(pairs: Sequence[Sequence[Any]], labels: Sequence[str]) -> list[list
     found: list[list[Any]] = []
     for text, label in pairs:
         names = names_in(label) if isinstance(label, str) else []
-        if unknown := sorted(set(names) - set(labels)):
-            raise DataError(
-                f"training data: expected labels of the head ({', '.join(labels[:5])}, …), got {unknown[0]!r}"
-            )
+        _refuse_unknown(set(names), labels)
         found.append([text, [float(name in names) for name in labels] if isinstance(label, str) else label])
     return found
 

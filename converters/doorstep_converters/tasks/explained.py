@@ -37,7 +37,7 @@ def faithfulness_note(
         return {}
     return {
         "explanations": f"on {len(items)} items, {plan.name}: deleting the {parts} that `explain` ranks highest costs "
-        f"the best label {found['ranked']:.3f} of its probability on average, deleting random ones "
+        f"the best label {found['ranked']:.3f} of its score on average, deleting random ones "
         f"{found['shuffled']:.3f}"
     }
 

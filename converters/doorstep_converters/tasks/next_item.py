@@ -23,11 +23,10 @@ from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 from doorstep_converters.checkpoint import Checkpoint, own_checkpoint
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
 from doorstep_converters.export.exportable import Exportable
-from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
-from doorstep_converters.tasks.craft import Answered, Craft, calibration_items
+from doorstep_converters.tasks.craft import Answered, calibration_items
 from doorstep_converters.tasks.next_item_data import SequenceData, read_sequences
-from doorstep_converters.tasks.search import OVERLAP, ndcg, overlap
+from doorstep_converters.tasks.rankings import RankedCraft, ndcg
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
@@ -40,11 +39,10 @@ _EXPLAINED = 60  # histories that the faithfulness of explanations is taken on
 _ITEMS, _COUNTED, _CONTENT = "items.json", "counted.safetensors", "content.safetensors"
 
 
-class NextItemCraft(Craft):
+class NextItemCraft(RankedCraft):
     """Answers are item id to score."""
 
     task = "next-item"
-    metric = "ndcg@10"
 
     def find(self, job: "Job") -> Checkpoint:
         return own_checkpoint(job.checkpoint, self.task, KINDS)
@@ -124,18 +122,6 @@ class NextItemCraft(Craft):
             plan["progress"]((start + len(rows)) / len(items))
         feeds = tuple(task.collate([row]) for row in task.prepare(plan["calibration"]))
         return Answered(answers, {}, feeds, _told(session, task, items))
-
-    def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
-        """Agreement is the mean overlap of the ten best."""
-        overlaps = [overlap(one, other) for one, other in zip(expected, got, strict=True)]
-        figure = reference = None
-        if truth is not None:
-            figure, reference = self.figure(got, truth), self.figure(expected, truth)
-        agreement = float(np.mean(overlaps)) if overlaps else 1.0
-        return Parity(len(overlaps), agreement, self.error(expected, got), figure, reference, None, self.metric)
-
-    def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
-        return parity.failure(Bound(OVERLAP, bound.drop) if bound == Bound() else bound)
 
     def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
         return float(np.mean([ndcg(list(answer), {right}) for answer, right in zip(answers, truth, strict=True)]))

@@ -5,23 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from doorstep.errors import DataError, InputError
 from doorstep.search.catalogue import Catalogue, Weights, write_catalogue
 from doorstep.search.products import table
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import find_file, records_of
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
-from doorstep_converters.parity import Bound, Parity
-from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.tasks.craft import Craft, Timed
+from doorstep_converters.tasks.rankings import RankedCraft
 from doorstep_converters.tasks.sentence_similarity import SentenceCraft
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
 
-OVERLAP = 0.95
 _TOP, _CALIBRATION, _PROBES = 10, 100, 12
 _TEXT_FIELDS = ("name", "title", "brand", "category", "description")
 CORPUS = ("corpus", "products", "catalogue")
@@ -82,11 +78,10 @@ def _queries(source: Path, stems: Sequence[str], ids: set[str]) -> list[dict[str
     return found
 
 
-class SearchCraft(SentenceCraft):
+class SearchCraft(RankedCraft, SentenceCraft):
     """Answers are product ids and fused scores."""
 
     task = "search"
-    metric = "ndcg@10"
     is_scored = False
 
     def read(self, job: "Job") -> Any:
@@ -133,34 +128,6 @@ class SearchCraft(SentenceCraft):
 
     def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
         return Craft.timed(self, evaluation, options)
-
-    def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
-        """Agreement is the mean overlap of the ten best."""
-        overlaps = [overlap(one, other) for one, other in zip(expected, got, strict=True)]
-        figure = reference = None
-        if truth is not None:
-            figure, reference = self.figure(got, truth), self.figure(expected, truth)
-        return Parity(
-            len(overlaps), float(np.mean(overlaps)), self.error(expected, got), figure, reference, None, self.metric
-        )
-
-    def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
-        return parity.failure(Bound(OVERLAP, bound.drop) if bound == Bound() else bound)
-
-    def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
-        return float(np.mean([ndcg(list(answer), set(right)) for answer, right in zip(answers, truth, strict=True)]))
-
-
-def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Return the share of the first's ids that the second has too (0 to 1)."""
-    return len(one.keys() & other.keys()) / max(1, len(one))
-
-
-def ndcg(ranked: Sequence[str], relevant: set[str], count: int = 10) -> float:
-    """Return nDCG of the first `count` ids, gains of 1 (Järvelin & Kekäläinen 2002)."""
-    gains = [1 / np.log2(place + 2) for place, id_ in enumerate(ranked[:count]) if id_ in relevant]
-    ideal = [1 / np.log2(place + 2) for place in range(min(count, len(relevant)))]
-    return float(sum(gains) / sum(ideal)) if ideal else 0.0
 
 
 def product_text(row: Mapping[str, Any], fields: Sequence[str]) -> str:

@@ -16,17 +16,16 @@ from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint, read_json
 from doorstep_converters.data import Records
 from doorstep_converters.evaluation import Evaluation
-from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.probes import PROBES, SENTENCES
-from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.tasks.craft import Craft, GoldenChoice, Timed
-from doorstep_converters.tasks.search import OVERLAP, ndcg
+from doorstep_converters.tasks.explained import faithfulness_note
+from doorstep_converters.tasks.rankings import RankedCraft, ndcg
 from doorstep_converters.tasks.text import INPUTS, TextCraft, text_evaluation
 from doorstep_converters.tasks.text_ranking_data import read_ranking
 from doorstep_converters.tokenizer import Text, load_tokenizer
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
     from doorstep_converters.variants import Trial, Workbench
     from doorstep_converters.worker import Channel
 
@@ -38,11 +37,10 @@ _TYPES = TensorSpec("token_type_ids", "int64", ("batch", "sequence"))
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "identity"}
 
 
-class RankingCraft(TextCraft):
+class RankingCraft(RankedCraft, TextCraft):
     """Answers are places of texts and their scores, best first."""
 
     task = "text-ranking"
-    metric = "ndcg@10"
     is_scored = False
     head = "ForSequenceClassification"
     auto = "AutoModelForSequenceClassification"
@@ -116,20 +114,12 @@ class RankingCraft(TextCraft):
     def golden(self, trial: "Trial", found: Sequence[Any]) -> GoldenChoice:
         return Craft.golden(self, trial, found)
 
-    def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
-        """Agreement is the mean overlap of the ten best, or of the better half where there are fewer than 20 texts."""
-        overlaps = [best_overlap(list(one), list(other)) for one, other in zip(expected, got, strict=True)]
-        figure = reference = None
-        if truth is not None:
-            figure, reference = self.figure(got, truth), self.figure(expected, truth)
-        agreement = float(np.mean(overlaps)) if overlaps else 1.0
-        return Parity(len(overlaps), agreement, self.error(expected, got), figure, reference, None, self.metric)
+    def overlap(self, expected: Mapping[str, float], got: Mapping[str, float]) -> float:
+        """Return the overlap of the ten best, or of the better half where there are fewer than 20 texts."""
+        return best_overlap(list(expected), list(got))
 
-    def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
-        return parity.failure(Bound(OVERLAP, bound.drop) if bound == Bound() else bound)
-
-    def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
-        return float(np.mean([ndcg(list(answer), set(right)) for answer, right in zip(answers, truth, strict=True)]))
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "words of the best text")
 
     def train(
         self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]

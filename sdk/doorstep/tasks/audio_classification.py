@@ -11,6 +11,7 @@ from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, stri
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
+    from doorstep.explain import Run
     from doorstep.pieces.sounds import SoundPieces
 
 
@@ -33,7 +34,7 @@ class AudioClassification(Labelling):
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
 
-    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "SoundPieces":
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "SoundPieces":
         """Take a recording to segments, for `explain`."""
         from doorstep.pieces.sounds import SoundPieces
 

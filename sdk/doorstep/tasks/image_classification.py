@@ -11,6 +11,7 @@ from doorstep.tasks.pictures import PictureOptions, Pictures
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
+    from doorstep.explain import Run
     from doorstep.pieces.pictures import PicturePieces
 
 
@@ -33,7 +34,7 @@ class ImageClassification(Labelling):
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))
 
-    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "PicturePieces":
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "PicturePieces":
         """Take what the model sees of a picture to tiles, for `explain`."""
         from doorstep.pieces.pictures import PicturePieces
 

@@ -20,6 +20,7 @@ from doorstep.tasks.labelling import strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
+    from doorstep.explain import Run
     from doorstep.pieces.histories import HistoryPieces
 
 FOLDER = "items/"
@@ -103,7 +104,7 @@ class NextItem:
     def results(self, fetches: Fetches, rows: Sequence[Row] = ()) -> list[Ranking]:
         return [self._ranking(row, vector) for row, vector in zip(rows, _interests(fetches), strict=True)]
 
-    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "HistoryPieces":
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "HistoryPieces":
         """Take a history to its items, for `explain`."""
         from doorstep.pieces.histories import HistoryPieces
 

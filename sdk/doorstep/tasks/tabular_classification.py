@@ -20,6 +20,7 @@ from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, stri
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
+    from doorstep.explain import Run
     from doorstep.pieces.fields import FieldPieces
 
 FEEDS = ("numbers", "missing", "categories", "features")
@@ -155,7 +156,7 @@ class TabularClassification(Labelling):
             scores = np.log(np.maximum(scores, 1e-12))
         return self._labeller.classify(scores)
 
-    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "FieldPieces":
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "FieldPieces":
         """Take a dict to the fields that have a value, for `explain`."""
         from doorstep.pieces.fields import FieldPieces
 

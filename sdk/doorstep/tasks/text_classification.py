@@ -17,6 +17,7 @@ from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
+    from doorstep.explain import Run
     from doorstep.pieces.texts import TextPieces
 
 
@@ -51,7 +52,7 @@ class TextClassification(Labelling):
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Classification]:
         return self._labeller.classify(next(iter(fetches.values())))  # [batch, classes]
 
-    def pieces(self, item: Any, label: str | None, max_parts: int, run: Any) -> "TextPieces":
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "TextPieces":
         """Take a text to its words, for `explain`."""
         from doorstep.pieces.texts import TextPieces
 
