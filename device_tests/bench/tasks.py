@@ -47,7 +47,10 @@ class Trial:
 _TAUGHT = ("--teacher", "new:attention")
 TRIALS = (
     Trial("tabular-classification", "new:trees", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
-    Trial("tabular-classification", "new:mlp", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
+    Trial(
+        "tabular-classification", "new:mlp", "beh_online_shoppers", "auc", 0.929,
+        ("--label-column", "Revenue", "--teacher", "new:trees"),
+    ),
     Trial("search", _ENCODER, "search_abt_buy", "ndcg@10", 0.939, (), (0,)),
     Trial("next-item", "new:attention", "seq_amazon_beauty", "ndcg@10", 0.061),
     Trial("next-item", "new:small", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from doorstep.errors import CheckpointError, DataError
-from doorstep.tasks.tabular_classification import FIRST, Field, TabularEncoder
+from doorstep.errors import CheckpointError, DataError, UsageError
+from doorstep.tasks.tabular_classification import Field, TabularEncoder
 from doorstep.tensors import Array, TensorSpec
 from doorstep_converters.checkpoint import Checkpoint, own_checkpoint
 from doorstep_converters.data import Records, read_records
@@ -23,6 +23,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.tasks.craft import Answered, Craft, calibration_items
 from doorstep_converters.tasks.explained import faithfulness_note
+from doorstep_converters.tasks.tabular_classification_training import Table, load_net, train_net
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Candidate, Job
@@ -69,9 +70,24 @@ class TabularCraft(Craft):
             raise DataError(f"{source.source}: give rows with a label with --data to train on")
         fields = [field._asdict() for field in data.fields]
         options = {**asdict(job.training), "kind": source.model_type, "fields": fields, "labels": data.labels}
+        options |= self._teacher(job, source, data, bench)
         output = self.run_training(bench, None, data, options)
         found = own_checkpoint(str(output.folder / "checkpoint"), self.task, KINDS)
         return replace(found, source=source.source)
+
+    def _teacher(self, job: "Job", student: Checkpoint, data: TabularData, bench: "Workbench") -> dict[str, str]:
+        """Return where the teacher that was asked for lies; a new one is trained first."""
+        if not job.training.teacher:
+            return {"teacher": ""}
+        plain = replace(job, checkpoint=job.training.teacher, training=replace(job.training, teacher=None))
+        teacher = self.learn(plain, self.find(plain), data, bench)
+        if student.model_type != "mlp" or teacher.model_type != "trees":
+            raise UsageError(f"--teacher {job.training.teacher}: trees teach a network; convert new:mlp with it")
+        wanted = {"labels": list(data.labels), "fields": [field._asdict() for field in data.fields]}
+        known = _config(teacher.folder)
+        if json.loads(json.dumps(wanted)) != {name: known[name] for name in wanted}:
+            raise CheckpointError(f"{job.training.teacher}: it knows other fields or labels; train it on the same data")
+        return {"teacher": str(teacher.folder.resolve()), "teacher_digest": teacher.digest}
 
     def plan(self, job: "Job", data: TabularData | None, checkpoint: Checkpoint) -> Evaluation:
         if data is None:
@@ -113,7 +129,7 @@ class TabularCraft(Craft):
     def load(self, folder: Path, is_pickle_allowed: bool) -> Exportable:
         if _config(folder)["kind"] == "trees":
             return Exportable(None, *self.specs(folder), (folder / "model.onnx").read_bytes())
-        return Exportable(_load_net(folder), *self.specs(folder))
+        return Exportable(load_net(folder), *self.specs(folder))
 
     def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
         return faithfulness_note(bench, trial, survivors, "fields")
@@ -151,7 +167,11 @@ class TabularCraft(Craft):
             estimator = boosted(fields, options["seed"]).fit(features["train"], truth["train"])
             save_estimator(estimator, fields, labels, features["train"][:200], out)
             return {"members": _MEMBERS}
-        return _train_net(out, channel, rows, truth, fields, labels, options)
+        table = Table(fields, labels, rows, truth, data["train"])
+        teacher = Path(options["teacher"]) if options["teacher"] else None
+        shape, figures = train_net(out, channel, table, teacher, options)
+        _write_config(out, "mlp", fields, labels, False, {"net": shape})
+        return figures
 
     def _probabilities(self, folder: Path, feeds: dict[str, Array]) -> Array:
         if _config(folder)["kind"] == "trees":
@@ -163,7 +183,7 @@ class TabularCraft(Craft):
         import torch
 
         with torch.no_grad():
-            probabilities: Array = _load_net(folder)(*map(torch.from_numpy, feeds.values())).softmax(-1).numpy()
+            probabilities: Array = load_net(folder)(*map(torch.from_numpy, feeds.values())).softmax(-1).numpy()
         return probabilities
 
 
@@ -314,61 +334,6 @@ def _write_config(
         "labels": list(labels), "is_probability": is_probability, **extra,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(plain, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _load_net(folder: Path) -> Any:
-    from safetensors.torch import load_file
-
-    from doorstep_converters.tasks.tabular_classification_net import FieldsNet
-
-    net = FieldsNet(**_config(folder)["net"])
-    net.load_state_dict(load_file(folder / "model.safetensors"))
-    return net.eval()
-
-
-def _train_net(
-    out: Path, channel: "Channel", rows: dict[str, Any], truth: dict[str, Array], fields: Sequence[Field],
-    labels: Sequence[str], options: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    import torch
-    from safetensors.torch import save_file
-    from sklearn.metrics import roc_auc_score
-
-    from doorstep_converters.tasks.loop import Course, fit
-    from doorstep_converters.tasks.tabular_classification_net import FieldsNet
-
-    torch.manual_seed(options["seed"])
-    categories = [len(field.categories) + FIRST for field in fields if field.kind == "category"]
-    shape: dict[str, Any] = {
-        "numbers": max(1, len(fields) - len(categories)),
-        "categories": categories or [FIRST],
-        "classes": len(labels),
-        "width": 96,
-    }
-    net = FieldsNet(**shape)
-    tensors = {
-        split: [torch.from_numpy(np.array([row[n] for row in part])) for n in ("numbers", "missing", "categories")]
-        for split, part in rows.items()
-    }
-    right = {split: torch.from_numpy(places) for split, places in truth.items()}
-
-    def loss_of(places: list[int]) -> torch.Tensor:
-        numbers, missing, codes = (tensor[places] for tensor in tensors["train"])
-        codes = torch.where(torch.rand(codes.shape) < 0.02, torch.ones_like(codes), codes)  # meets unseen categories
-        return torch.nn.functional.cross_entropy(net(numbers, missing, codes), right["train"][places])
-
-    def dev_figure() -> float:
-        split = "dev" if rows["dev"] else "train"
-        found = net(*tensors[split]).softmax(-1).numpy()
-        if len(labels) == 2:
-            return float(roc_auc_score(truth[split], found[:, 1]))
-        return float((found.argmax(1) == truth[split]).mean())
-
-    course = Course(round(options["epochs"] or 30), 128, 2e-3, 0.02, seed=options["seed"], patience=8)
-    figures = fit(net, range(len(rows["train"])), loss_of, dev_figure, course, channel)
-    save_file(net.state_dict(), out / "model.safetensors")
-    _write_config(out, "mlp", fields, labels, False, {"net": shape})
-    return figures
 
 
 CRAFT = TabularCraft()
