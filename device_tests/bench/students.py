@@ -134,7 +134,8 @@ class _School:
         })  # fmt: skip
         learnt = self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
             "student": str(built.folder / "checkpoint"), "taught": str(lessons.folder),
-            "data": str(self.work / "data.json"), "options": {**_OPTIONS, **arm.options, "steps": STEPS[name], "seed": seed},
+            "data": str(self.work / "data.json"),
+            "options": {**_OPTIONS, **arm.options, "steps": STEPS[name], "seed": seed},
         })  # fmt: skip
         return learnt.folder / "checkpoint"
 

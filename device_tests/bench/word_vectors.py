@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def read_vectors(package: Path) -> tuple[dict[str, int], np.ndarray[Any, Any], dict[str, int]]:
-    """Return each word's place, the vectors [words, 100] float32 (word2vec's binary form), and how often words occur."""
+    """Return each word's place, the vectors [words, 100] float32, and how often words occur."""
     with tarfile.open(package) as archive:
         members = {member.name.partition("synonyms/")[2]: member for member in archive}
         places, vectors = _parse(_opened(archive, members[_VECTORS]))
@@ -83,10 +83,8 @@ def write_encoder(
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[len(_SPECIAL) :] = table * (_DEVIATION / table.std())
     model.save_pretrained(out)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=512, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]", mask_token="[MASK]",
-    ).save_pretrained(out)  # fmt: skip
+    named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), _SPECIAL, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **named).save_pretrained(out)
 
 
 def _first(size: int, *sources: Iterable[str]) -> list[str]:
