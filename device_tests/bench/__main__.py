@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--task", action="append", default=[], help="only these tasks or checkpoints, of section tasks")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--sounds", choices=PARTS, action="append", help="only these parts of `--only sounds`")
-    parser.add_argument("--seed", type=int, action="append", help="of `--only sounds`; default 1, 2 and 3")
+    parser.add_argument("--seed", type=int, action="append", help="of sections tasks and sounds; default 1, 2 and 3")
     parser.add_argument("--serve-seconds", type=int, default=10, help="of load, each of three turns")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
@@ -98,7 +98,7 @@ def main() -> int:
             present, arguments.teachers, ROOT / ".cache/bench/stages", arguments.student or ()
         )
     if "tasks" in wanted:
-        report["tasks"] = tasks(arguments.data, ROOT, arguments.task)
+        report["tasks"] = tasks(arguments.data, ROOT, arguments.task, arguments.seed or ())
     if "sounds" in wanted:
         report["sounds"] = sounds(arguments.data, ROOT, arguments.sounds or PARTS, arguments.seed or SEEDS)
     if "pictures" in wanted:
