@@ -56,6 +56,14 @@ TRIALS = (
     Trial("next-item", "new:small", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
     Trial("next-item", "new:static", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
     Trial(
+        "image-classification", "imagenet:224", "img_grocery", "accuracy", 0.670,
+        ("--label-column", "class", "--retrain", "--finetune", "head"),
+    ),
+    Trial(
+        "image-classification", "imagenet:224", "img_grocery", "accuracy", 0.797,
+        ("--label-column", "coarse_class", "--retrain", "--finetune", "head"),
+    ),
+    Trial(
         "image-classification", "imagenet:128", "img_grocery", "accuracy", 0.670,
         ("--label-column", "class", "--retrain", "--epochs", "15"),
     ),
