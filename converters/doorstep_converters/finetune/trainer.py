@@ -170,7 +170,6 @@ def training_arguments(
         warmup_steps=_WARMUP,
         weight_decay=0.01,
         seed=seed,
-        train_sampling_strategy="group_by_length",  # a review of 500 tokens would pad 31 of 40 to its length
         bf16=has_cuda and torch.cuda.is_bf16_supported(),
         use_cpu=not has_cuda,
         eval_strategy="epoch",
