@@ -21,7 +21,7 @@ from device_tests.bench.real_data import real_data
 from device_tests.bench.retraining import retraining
 from device_tests.bench.serving import serving
 from device_tests.bench.sounds import PARTS, SEEDS, sounds
-from device_tests.bench.students import SETS, STEPS, students
+from device_tests.bench.students import ARMS, SETS, STEPS, students
 from device_tests.bench.tasks import tasks
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
@@ -63,6 +63,9 @@ def main() -> int:
     parser.add_argument("--teachers", type=Path, default=ROOT / ".cache/bench/teachers", help="a checkpoint a set")
     parser.add_argument("--set", action="append", default=[], metavar="NAME", help="students: only these data sets")
     parser.add_argument("--student", action="append", choices=STEPS, help="only these, of section students")
+    parser.add_argument(
+        "--arm", action="append", choices=[arm.name for arm in ARMS], help="ways to teach, of section students"
+    )
     parser.add_argument("--task", action="append", default=[], help="only these tasks or checkpoints, of section tasks")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--sounds", choices=PARTS, action="append", help="only these parts of `--only sounds`")
@@ -95,7 +98,7 @@ def main() -> int:
         wanted_sets = [path for path in sets if not arguments.set or path.name in arguments.set]
         present = [path for path in wanted_sets if path.exists()]
         report["students"] = students(
-            present, arguments.teachers, ROOT / ".cache/bench/stages", arguments.student or ()
+            present, arguments.teachers, ROOT / ".cache/bench/stages", arguments.student or (), arguments.arm or ()
         )
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT, arguments.task, arguments.seed or ())

@@ -46,11 +46,10 @@ class Arm(NamedTuple):
     options: dict[str, Any]
 
 
-BEST = Arm("distilled and augmented", True, _TAUGHT)
 ARMS = (
-    Arm("labels alone", False, {"weights": {"alpha": 0.0}}),
+    Arm("labels", False, {"weights": {"alpha": 0.0}}),
     Arm("distilled", False, _TAUGHT),
-    BEST,
+    Arm("augmented", True, _TAUGHT),  # and distilled
 )
 
 
@@ -63,14 +62,21 @@ class Point:
     """
 
     name: str
+    taught: str
     accuracies: tuple[float, ...]
     variant: str
     kilobytes: float
     p50_ms: float
 
 
-def students(sets: Sequence[Path], teachers: Path, cache: Path, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Teach, convert and measure on each set the students of these names, or all; print one table a set."""
+def students(
+    sets: Sequence[Path], teachers: Path, cache: Path, names: Sequence[str] = (), arms: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Teach, convert and measure on each set the students of these names, or all; print one table a set.
+
+    Of the ways to teach (those named, or all) each student is shown with the one that did best on dev, by its first seed.
+    """
+    chosen = [arm for arm in ARMS if not arms or arm.name in arms]
     found: dict[str, Any] = {}
     for source in sets:
         data = load_data(source)
@@ -78,20 +84,20 @@ def students(sets: Sequence[Path], teachers: Path, cache: Path, names: Sequence[
         if not (checkpoint / "config.json").is_file():
             print(f"students: no teacher in {checkpoint}, {data.name} left out; fine-tune one and put it there")
             continue
-        found[data.name] = _one_set(data, checkpoint.resolve(), cache.resolve(), names or tuple(STEPS))
+        found[data.name] = _one_set(data, checkpoint.resolve(), cache.resolve(), names or tuple(STEPS), chosen)
     return found
 
 
-def _one_set(data: DataSet, checkpoint: Path, cache: Path, names: Sequence[str]) -> dict[str, Any]:
+def _one_set(data: DataSet, checkpoint: Path, cache: Path, names: Sequence[str], ways: Sequence[Arm]) -> dict[str, Any]:
     school = _School(data, checkpoint, StageRunner(cache, cache / "logs"), cache / "students" / data.name)
     school.open()
     item = sorted((row.text for row in data.test[:_SHORT_TEXTS]), key=len)[_SHORT_TEXTS // 2]
     teacher = side_by_side({"pipeline": pipeline_command(checkpoint, item, 50)}, 3)["pipeline"]
     accuracy = _accuracy(checkpoint, data)
     size = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "tokenizer.json"))
-    points = [school.point(name, item) for name in names]
+    points = [school.point(name, school.best(name, ways), item) for name in names]
     rows = [
-        [point.name, f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
+        [point.name, point.taught, f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
          f"{100 * (accuracy - statistics.mean(point.accuracies)):+.2f}", point.variant, f"{point.kilobytes:.0f}",
          f"{size / 1e3 / point.kilobytes:.0f}", f"{point.p50_ms:.3f}", f"{teacher.p50_ms / point.p50_ms:.0f}"]
         for point in points
@@ -99,9 +105,9 @@ def _one_set(data: DataSet, checkpoint: Path, cache: Path, names: Sequence[str])
     print(
         f"{data.name}: teacher {accuracy:.4f}, {size / 1e6:.1f} MB; PyTorch p50 {teacher.p50_ms:.2f} ms: {item!r:.60}"
     )
-    columns = ("student", "accuracy", "seeds", "lost", "variant", "kB", "× smaller", "p50 ms", "× quicker")
+    columns = ("student", "taught", "accuracy", "seeds", "lost", "variant", "kB", "× smaller", "p50 ms", "× quicker")
     print(table(columns, rows))
-    arms = {arm.name: tuple(_accuracy(school.taught(ABLATED, arm, seed), data) for seed in SEEDS) for arm in ARMS}
+    arms = {arm.name: tuple(_accuracy(school.taught(ABLATED, arm, seed), data) for seed in SEEDS) for arm in ways}
     print(f"{ABLATED}, what each part brings")
     print(table(("taught", "accuracy", "seeds"), [
         [name, f"{statistics.mean(found):.4f}", f"±{statistics.pstdev(found):.4f}"] for name, found in arms.items()
@@ -125,23 +131,29 @@ class _School:
         self._write("texts.json", json.dumps([row.text for row in self.data.train]))
         self._write("data.json", json.dumps({"dev": [[row.text, row.label] for row in self.data.dev]}))
 
+    def best(self, name: str, ways: Sequence[Arm]) -> Arm:
+        """Return the way to teach that did best on dev."""
+        return max(ways, key=lambda arm: float(self._learnt(name, arm, SEEDS[0]).result["dev_accuracy"]))
+
     def taught(self, name: str, arm: Arm, seed: int) -> Path:
         """Return the checkpoint of a student that an arm taught."""
+        return self._learnt(name, arm, seed).folder / "checkpoint"
+
+    def _learnt(self, name: str, arm: Arm, seed: int) -> Output:
         lessons = self._answers(arm.is_augmented)
         built = self._run(f"build-{name}", "doorstep_converters.students.build:make", self.data.digest, {
             "checkpoint": str(self.checkpoint), "spec": asdict(StudentSpec.from_name(name)),
             "texts": str(self.work / "texts.json"), "labels": lessons.result["labels"], "seed": seed,
         })  # fmt: skip
-        learnt = self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
+        return self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
             "student": str(built.folder / "checkpoint"), "taught": str(lessons.folder),
             "data": str(self.work / "data.json"),
             "options": {**_OPTIONS, **arm.options, "steps": STEPS[name], "seed": seed},
         })  # fmt: skip
-        return learnt.folder / "checkpoint"
 
-    def point(self, name: str, item: str) -> Point:
+    def point(self, name: str, arm: Arm, item: str) -> Point:
         """Teach a student with each seed, convert the first, measure it."""
-        folders = [self.taught(name, BEST, seed) for seed in SEEDS]
+        folders = [self.taught(name, arm, seed) for seed in SEEDS]
         job = Job(
             str(folders[0]), "x86-64-vnni", self.work / name, data=self.data.source, name="student",
             variants=_VARIANTS, bound=Bound(drop=0.5), cache=self.work.parents[1], max_length=_OPTIONS["max_length"],
@@ -153,7 +165,7 @@ class _School:
         accuracies = (_measured(best).accuracy or 0.0, *(_accuracy(folder, self.data) for folder in folders[1:]))
         figures = measure(Plan(str(report.bundle), best.name, item, iterations=300))
         kilobytes = (_measured(best).bytes + (report.bundle / "tokenizer.json").stat().st_size) / 1e3
-        return Point(name, accuracies, best.name, kilobytes, figures.p50_ms)
+        return Point(name, arm.name, accuracies, best.name, kilobytes, figures.p50_ms)
 
     def _answers(self, is_augmented: bool) -> Output:
         lines = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
