@@ -74,7 +74,7 @@ def students(
 ) -> dict[str, Any]:
     """Teach, convert and measure on each set the students of these names, or all; print one table a set.
 
-    Of the ways to teach (those named, or all) each student is shown with the one that did best on dev, by its first seed.
+    Each student is shown with the way to teach (of those named, or all) that did best on dev, by its first seed.
     """
     chosen = [arm for arm in ARMS if not arms or arm.name in arms]
     found: dict[str, Any] = {}
@@ -97,7 +97,8 @@ def _one_set(data: DataSet, checkpoint: Path, cache: Path, names: Sequence[str],
     size = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "tokenizer.json"))
     points = [school.point(name, school.best(name, ways), item) for name in names]
     rows = [
-        [point.name, point.taught, f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
+        [point.name, point.taught,
+         f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
          f"{100 * (accuracy - statistics.mean(point.accuracies)):+.2f}", point.variant, f"{point.kilobytes:.0f}",
          f"{size / 1e3 / point.kilobytes:.0f}", f"{point.p50_ms:.3f}", f"{teacher.p50_ms / point.p50_ms:.0f}"]
         for point in points
