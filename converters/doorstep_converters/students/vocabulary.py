@@ -93,17 +93,28 @@ def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def _pieces(texts: Sequence[str], size: int) -> Tokenizer:
-    """Train a unigram model; its pieces keep to one run of characters between spaces and punctuation."""
+    """Train a unigram model; its pieces keep to one run of characters between spaces and punctuation.
+
+    Half of the pieces may be single characters; what is rarer than those is unknown, for the trainer would insist on it.
+    """
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = _plain()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     trainer = trainers.UnigramTrainer(
         vocab_size=size, special_tokens=list(_SPECIAL), unk_token=_UNK, max_piece_length=_LONGEST_PIECE
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_of_frequent_characters(texts, tokenizer.normalizer, size // 2), trainer)
     state = json.loads(tokenizer.to_str())
     state["model"]["vocab"] = [[token, round(score, _DIGITS)] for token, score in state["model"]["vocab"]]
     return Tokenizer.from_str(json.dumps(state))
+
+
+def _of_frequent_characters(texts: Sequence[str], normalizer: Any, size: int) -> list[str]:
+    """Return normalized texts in which a space stands for every character but the `size` most frequent."""
+    plain = [normalizer.normalize_str(text) for text in texts]
+    counts = Counter(character for text in plain for character in text)
+    rare = {ord(character): " " for character, _ in counts.most_common()[size:]}
+    return [text.translate(rare) for text in plain]
 
 
 def _word_pieces(texts: Sequence[str], size: int) -> Tokenizer:
