@@ -156,6 +156,18 @@ def test_a_students_tokenizer_marks_the_start_and_nothing_else(make_checkpoint: 
     assert tokenizer("")["input_ids"] == [tokenizer.cls_token_id]
 
 
+def test_chinese_of_more_characters_than_the_vocabulary_holds_still_gets_one(
+    make_checkpoint: Callable[[str], Path],
+) -> None:
+    rare = [chr(0x4E00 + place) for place in range(600)]
+    texts = [f"这个商品很好{character}" for character in rare] + ["质量不错，推荐购买"] * 50
+    tokenizer = student_tokenizer(load_tokenizer(make_checkpoint("bert")), texts, 100)
+    assert len(tokenizer) <= 100
+    ids = tokenizer("这个商品很好推荐购买")["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.unk_token_id in tokenizer(rare[-1])["input_ids"]
+
+
 def test_chinese_is_cut_into_pieces_of_its_own(make_checkpoint: Callable[[str], Path]) -> None:
     texts = [text for text in CHINESE for _ in range(20)]
     tokenizer = student_tokenizer(load_tokenizer(make_checkpoint("bert")), texts, 300)

@@ -95,7 +95,7 @@ def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 def _pieces(texts: Sequence[str], size: int) -> Tokenizer:
     """Train a unigram model; its pieces keep to one run of characters between spaces and punctuation.
 
-    Half of the pieces may be single characters; what is rarer than those is unknown, for the trainer would insist on it.
+    Half of the pieces may be single characters; what is rarer is unknown, for the trainer has to hold every character.
     """
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = _plain()
