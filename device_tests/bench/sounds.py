@@ -18,7 +18,7 @@ from doorstep.tensors import Array
 from doorstep_converters.tasks.sound_data import read_sounds
 
 SEEDS = (1, 2, 3)
-TEACHER, STUDENT, WRITER = "new:cnn", "new:cnn-3l-64w", "new:cnn-3l-64w-48r"
+TEACHER, STUDENT, WRITER = "new:cnn", "new:cnn-2l-48w", "new:cnn-3l-64w-48r"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _STRINGS = {"train": 2400, "dev": 200, "test": 300}
 PARTS = ("digits", "speakers", "strings")

@@ -55,21 +55,11 @@ TRIALS = (
     Trial("next-item", "new:attention", "seq_amazon_beauty", "ndcg@10", 0.061),
     Trial("next-item", "new:small", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
     Trial("next-item", "new:static", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
-    Trial(
-        "image-classification", "imagenet:224", "img_grocery", "accuracy", 0.670,
-        ("--label-column", "class", "--retrain", "--finetune", "head"),
-    ),
-    Trial(
-        "image-classification", "imagenet:224", "img_grocery", "accuracy", 0.797,
-        ("--label-column", "coarse_class", "--retrain", "--finetune", "head"),
-    ),
-    Trial(
-        "image-classification", "imagenet:128", "img_grocery", "accuracy", 0.670,
-        ("--label-column", "class", "--retrain", "--epochs", "15"),
-    ),
-    Trial(
-        "image-classification", "imagenet:128", "img_grocery", "accuracy", 0.797,
-        ("--label-column", "coarse_class", "--retrain", "--epochs", "15"),
+    *(
+        Trial("image-classification", checkpoint, "img_grocery", "accuracy", baseline,
+              ("--label-column", column, "--retrain", *method))
+        for checkpoint, method in (("imagenet:224", ("--finetune", "head")), ("imagenet:128", ("--epochs", "15")))
+        for column, baseline in (("class", 0.670), ("coarse_class", 0.797))
     ),
     Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "3")),
 )  # fmt: skip

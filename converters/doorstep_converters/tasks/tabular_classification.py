@@ -80,9 +80,10 @@ class TabularCraft(Craft):
         if not job.training.teacher:
             return {"teacher": ""}
         plain = replace(job, checkpoint=job.training.teacher, training=replace(job.training, teacher=None))
-        teacher = self.learn(plain, self.find(plain), data, bench)
-        if student.model_type != "mlp" or teacher.model_type != "trees":
+        source = self.find(plain)
+        if student.model_type != "mlp" or source.model_type != "trees":
             raise UsageError(f"--teacher {job.training.teacher}: trees teach a network; convert new:mlp with it")
+        teacher = self.learn(plain, source, data, bench)
         wanted = {"labels": list(data.labels), "fields": [field._asdict() for field in data.fields]}
         known = _config(teacher.folder)
         if json.loads(json.dumps(wanted)) != {name: known[name] for name in wanted}:
