@@ -9,6 +9,8 @@ from doorstep_converters.data import Columns
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
 
+PRECISIONS = ("auto", "bf16", "fp32")
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -21,6 +23,8 @@ class Training:
         method: a key of `finetune.methods.METHODS`.
         teacher: checkpoint whose probabilities are learnt instead of the training labels.
         processes: more than one train together, each on a GPU of its own, or with its share of the cores.
+        precision: of matrix products while a large model learns: `auto` (bf16 where GPU or CPU has units for it),
+            `bf16` or `fp32`.
         mixup: alpha of the distribution that shares for mixing embeddings are drawn from; 0 mixes nothing.
     """
 
@@ -32,6 +36,7 @@ class Training:
     teacher: str | None = None
     processes: int = 1
     mixup: float = 0.0
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _SEARCH: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 _COLUMNS: dict[str, type | tuple[type, ...]] = {"text": str, "label": str, "split": str}
 _TRAINING: dict[str, type | tuple[type, ...]] = {
-    "retrain": bool, "epochs": (int, float), "learning_rate": (int, float), "seed": int
+    "retrain": bool, "epochs": (int, float), "learning_rate": (int, float), "seed": int, "precision": str
 }  # fmt: skip
 _ITEMS: dict[str, type] = {"students": str, "variants": str, "refined": str, "augmented": bool, "rungs": int}
 

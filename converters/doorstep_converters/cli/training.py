@@ -3,7 +3,7 @@
 import argparse
 
 from doorstep.cli.arguments import count
-from doorstep_converters.job import Training
+from doorstep_converters.job import PRECISIONS, Training
 
 FINETUNE = ("full", "lora", "adalora", "adapter", "prefix", "prompt", "head")
 
@@ -18,6 +18,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=count, default=1, help="that train together, each on a GPU or a share of the cores (1)"
     )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto",
+        help="of matrix products while a large model learns (auto: bf16 where GPU or CPU has units for it)",
+    )  # fmt: skip
     parser.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA", help="mix embeddings, for example 0.2")
 
 
@@ -32,4 +36,5 @@ def training_of(arguments: argparse.Namespace, is_forced: bool) -> Training:
         arguments.teacher,
         arguments.processes,
         arguments.mixup,
+        arguments.precision,
     )

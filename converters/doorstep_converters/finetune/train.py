@@ -47,8 +47,9 @@ def train(
     Args:
         data: a JSON file `{"train": [[text, label]…], "dev": …}`; a list of probabilities may stand for a label.
         options: `method`, `seed`, `epochs`, `learning_rate` (None for the method's own), `is_pickle_allowed`, and
-            where wanted `teacher` (folder that labels the training texts), `batch`, `save_every_s`, `is_multi_label`
-            (rows name several labels, and `dev_accuracy` is the share of rows whose whole set is right).
+            where wanted `teacher` (folder that labels the training texts), `batch`, `save_every_s`, `precision`,
+            `is_multi_label` (rows name several labels, and `dev_accuracy` is the share of rows whose whole set is
+            right).
 
     Raises:
         ConversionError: the loss became NaN; or what was merged answers otherwise than what was trained.
@@ -153,9 +154,8 @@ def _trainer(
     epochs = epochs_for(len(rows["train"]), whole, options["epochs"])
     steps = int(epochs * max(1, -(-len(rows["train"]) // whole)))
     arguments = training_arguments(
-        run, batch, share_of(whole) // batch, epochs, options["learning_rate"] or method.learning_rate, options["seed"],
-        "micro_f1" if options.get("is_multi_label") else "accuracy",
-    )  # fmt: skip
+        run, batch, share_of(whole) // batch, epochs, options["learning_rate"] or method.learning_rate, options
+    )
     return GuardedTrainer(
         model=method.prepare(model, steps),
         args=arguments,
@@ -187,7 +187,7 @@ def _save(
 ) -> None:
     """Write the checkpoint and see that, loaded again, it answers as what was trained."""
     feeds = DataCollatorWithPadding(tokenizer)([{**row, "labels": 0} for row in rows])
-    model = trainer.accelerator.unwrap_model(trainer.model).to("cpu").float().eval()
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").float().eval()
     with torch.inference_mode():
         expected = model(input_ids=feeds["input_ids"], attention_mask=feeds["attention_mask"]).logits
     method.finish(model).save_pretrained(target)

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from doorstep_converters.augment.mixing import mixup
+from doorstep_converters.precision import is_bf16
 from doorstep_converters.worker import Channel
 
 SAVE_EVERY_S = 60.0
@@ -156,9 +157,9 @@ def epochs_for(rows: int, batch: int, wanted: float | None) -> float:
 
 
 def training_arguments(
-    folder: Path, batch: int, accumulate: int, epochs: float, learning_rate: float, seed: int, best: str = "accuracy"
+    folder: Path, batch: int, accumulate: int, epochs: float, learning_rate: float, options: dict[str, Any]
 ) -> TrainingArguments:
-    """Return settings: bf16 where a GPU has it, the best epoch by the figure `best` kept, every loss logged."""
+    """Return settings: the best epoch by the data's figure kept, every loss logged."""
     has_cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
@@ -169,14 +170,14 @@ def training_arguments(
         learning_rate=learning_rate,
         warmup_steps=_WARMUP,
         weight_decay=0.01,
-        seed=seed,
-        bf16=has_cuda and torch.cuda.is_bf16_supported(),
+        seed=options["seed"],
+        bf16=is_bf16(options.get("precision", "auto")),
         use_cpu=not has_cuda,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model=best,
+        metric_for_best_model="micro_f1" if options.get("is_multi_label") else "accuracy",
         logging_steps=25,
         logging_nan_inf_filter=False,
         report_to=[],

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from doorstep.errors import ConversionError
+from doorstep_converters.precision import is_bf16, products
 from doorstep_converters.worker import Channel
 
 _GROUP = 20  # batches whose rows are sorted together
@@ -23,6 +24,7 @@ class Course:
         batch: rows of one step.
         warmup: share of the steps in which the rate rises (0 to 1).
         patience: epochs without a better dev figure after which it stops; 0 for never.
+        precision: of matrix products, as `precision.is_bf16` reads it; losses are to be computed in fp32.
     """
 
     epochs: int
@@ -32,6 +34,7 @@ class Course:
     warmup: float = 0.05
     seed: int = 20261124
     patience: int = 0
+    precision: str = "fp32"
 
 
 def fit(
@@ -61,11 +64,13 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, max(0.0, (total - step) / max(1, total - rise)))
     )
+    has_bf16 = is_bf16(course.precision)
     best, kept, figures, step = -1.0, copy.deepcopy(model.state_dict()), [], 0
     for epoch in range(course.epochs):
         model.train()
         for places in _batches(rows, course.batch, generator, length_of):
-            loss = loss_of([rows[place] for place in places])
+            with products(has_bf16):
+                loss = loss_of([rows[place] for place in places])
             if not torch.isfinite(loss):
                 raise ConversionError(
                     f"the loss of epoch {epoch + 1} is no number; lower the learning rate: --learning-rate 1e-5"
@@ -79,7 +84,7 @@ def fit(
             if channel is not None:
                 channel.progress(step / total)
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), products(has_bf16):
             figures.append(dev_figure())
         if figures[-1] >= best:  # of equal epochs the last: it has learnt longest
             best, kept = figures[-1], copy.deepcopy(model.state_dict())

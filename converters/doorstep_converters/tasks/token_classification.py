@@ -126,7 +126,7 @@ class TokenCraft(TextCraft):
 
         def loss_of(part: list[Any]) -> Any:
             feeds, marks = batch(part)
-            return torch.nn.functional.cross_entropy(model(**feeds).logits.flatten(0, 1), marks.flatten())
+            return torch.nn.functional.cross_entropy(model(**feeds).logits.float().flatten(0, 1), marks.flatten())
 
         split = "dev" if data["dev"] else "train"
         decoder = Decoder(TokenOptions(tuple(labels), options["max_length"]))
@@ -148,7 +148,8 @@ class TokenCraft(TextCraft):
             return self.figure(answers, [row["spans"] for row in data[split]])
 
         epochs = round(options["epochs"] or min(20.0, max(4.0, 300 * 32 / len(rows["train"]))))
-        course = Course(epochs, 32, options["learning_rate"] or _RATE, seed=options["seed"], warmup=0.1)
+        rate, precision = options["learning_rate"] or _RATE, options["precision"]
+        course = Course(epochs, 32, rate, seed=options["seed"], warmup=0.1, precision=precision)
         figures = fit(model, rows["train"], loss_of, dev_figure, course, channel)
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)

@@ -1,0 +1,31 @@
+"""In which numbers a large model learns: weights and updates are always fp32, matrix products may be bf16."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from doorstep.device import Device
+from doorstep.errors import UsageError
+from doorstep_converters.job import PRECISIONS
+
+_UNITS = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+def is_bf16(precision: str) -> bool:
+    """Say whether matrix products are to be bf16; `auto`: where the GPU, or without one this CPU, has units for it.
+
+    Raises:
+        UsageError: not one of `job.PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r:.40}")
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(Device.detect().features & _UNITS)
+
+
+def products(has_bf16: bool) -> AbstractContextManager[object]:
+    """Return the context in which a loop of our own computes on the CPU."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bf16)
