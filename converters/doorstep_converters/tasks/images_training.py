@@ -163,7 +163,7 @@ def _fit(learner: Learner, options: Mapping[str, Any], channel: Channel) -> dict
     is_new = "new" in options
     epochs = round(options["epochs"] or (40 if is_new else 8))
     rate = options["learning_rate"] or (2e-3 if is_new else 3e-4)
-    course = Course(epochs, 32, rate, 0.05, 0.1, options["seed"], precision=options["precision"])
+    course = Course(epochs, 32, rate, 0.05, 0.1, options["seed"], precision=options.get("precision", "auto"))
 
     def loss_of(places: list[int]) -> torch.Tensor:
         return learner.loss(learner.model(pixel_values=learner.batch(places)).logits.float(), places)

@@ -160,7 +160,7 @@ class RankingCraft(RankedCraft, TextCraft):
             for place, pair in enumerate(self.texts_of([row]))
         ]
         epochs = round(options["epochs"] or min(20.0, max(2.0, 300 * 32 / len(rows))))
-        rate, precision = options["learning_rate"] or 5e-5, options["precision"]
+        rate, precision = options["learning_rate"] or 5e-5, options.get("precision", "auto")
         course = Course(epochs, 32, rate, seed=options["seed"], warmup=0.1, precision=precision)
         figures = fit(model, rows, loss_of, dev_figure, course, channel, lambda row: sum(map(len, row[0])))
         model.save_pretrained(out)

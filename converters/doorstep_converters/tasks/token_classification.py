@@ -148,7 +148,7 @@ class TokenCraft(TextCraft):
             return self.figure(answers, [row["spans"] for row in data[split]])
 
         epochs = round(options["epochs"] or min(20.0, max(4.0, 300 * 32 / len(rows["train"]))))
-        rate, precision = options["learning_rate"] or _RATE, options["precision"]
+        rate, precision = options["learning_rate"] or _RATE, options.get("precision", "auto")
         course = Course(epochs, 32, rate, seed=options["seed"], warmup=0.1, precision=precision)
         figures = fit(model, rows["train"], loss_of, dev_figure, course, channel)
         model.save_pretrained(out)
