@@ -22,7 +22,7 @@ from typing import Any
 from doorstep.errors import UsageError
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.data import Columns
-from doorstep_converters.job import Job, Training
+from doorstep_converters.job import PRECISIONS, Job, Training
 from doorstep_converters.parity import Bound
 from doorstep_converters.search.order import Order
 
@@ -69,6 +69,10 @@ def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
     columns, training = plain.get("columns", {}), plain.get("training", {})
     _check(columns, _COLUMNS, f"{path.name}: [columns]")
     _check(training, _TRAINING, f"{path.name}: [training]")
+    if (precision := training.get("precision", "auto")) not in PRECISIONS:
+        raise UsageError(
+            f"{path.name}: [training]: expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r:.40}"
+        )
     is_forced = training.pop("retrain", False)
     beside = path.parent
     checkpoint = plain["checkpoint"]

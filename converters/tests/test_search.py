@@ -142,6 +142,7 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
         (RECIPE.replace("checkpoint", "chekpoint"), "unknown entry 'chekpoint'; did you mean 'checkpoint'"),
         (RECIPE.replace("trials = 3", 'trials = "3"'), "expected trials to be of type int"),
         (RECIPE.replace("trials = 3", "trials = true"), "expected trials to be of type int"),
+        (RECIPE + '\n[training]\nprecision = "fp8"\n', "expected precision to be one of auto, bf16, fp32, got 'fp8'"),
         (RECIPE.replace("[2, 0]", '["2"]'), "expected rungs to be a list of int"),
         (RECIPE.replace("trials", "trails"), "did you mean 'trials'"),
         (RECIPE.replace('budget = "size<=2MB, drop<=0.5"', ""), "needs a budget"),
