@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from doorstep_converters.finetune.compare import LEAVES
 from doorstep_converters.finetune.memory import halving
 from doorstep_converters.finetune.methods import METHODS
 from doorstep_converters.finetune.resume import last_good, last_whole
-from doorstep_converters.finetune.train import train
+from doorstep_converters.finetune.train import fitting_temperature, train
 from doorstep_converters.job import Job, Training
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
@@ -298,3 +299,15 @@ def test_the_command_compares_methods_and_writes_a_checkpoint(
     assert find_checkpoint(str(tmp_path / "made")).labels == tuple(sorted(LABELS))
     assert main([*base, "--finetune", "head"]) == 1
     assert "something is there already" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_less_sure_than_right_is_told_to_be_a_poor_teacher() -> None:
+    truth = np.arange(300) % 3
+    logits = np.eye(3, dtype=np.float32)[truth]
+    logits[::10] = logits[1::10]  # nine of ten are right
+    notes: list[str] = []
+    assert fitting_temperature(3 * logits, truth, notes.append) == pytest.approx(1.0, abs=0.15)
+    assert notes == []
+    assert fitting_temperature(logits, truth, notes.append) == pytest.approx(1 / 3, abs=0.05)
+    assert "a temperature of 0.3" in notes[0]
+    assert "more --epochs" in notes[0]

@@ -40,7 +40,10 @@ def plain(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def _stage(checkpoint: Path, folder: Path, processes: int, epochs: int) -> Stage:
     data = folder / "data.json"
     data.write_text(json.dumps({"train": ROWS, "dev": ROWS[:8]}))
-    options = {"seed": 1, "epochs": epochs, "learning_rate": 1e-3, "is_pickle_allowed": False, "batch": 16}
+    options = {
+        "seed": 1, "epochs": epochs, "learning_rate": 1e-3, "is_pickle_allowed": False, "batch": 16,
+        "precision": "fp32",  # bf16 would round a batch of 8 otherwise than one of 16
+    }  # fmt: skip
     arguments: dict[str, Any] = {
         "checkpoint": str(checkpoint), "data": str(data), "labels": LABELS, "max_length": 16, "options": options,
     }  # fmt: skip

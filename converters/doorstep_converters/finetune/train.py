@@ -4,15 +4,19 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, set_seed
 
 from doorstep.errors import ConversionError, DataError, UsageError
+from doorstep.tasks import softmax
+from doorstep.tensors import Array
 from doorstep_converters.ask import ask, labels_of
+from doorstep_converters.calibration_error import fit_temperature
 from doorstep_converters.data import names_in
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.finetune.load import load_for_training
@@ -34,6 +38,7 @@ from doorstep_converters.worker import Channel
 
 _BATCH = 32
 _PROOF_ROWS, _SAME = 32, 1e-3
+_UNSURE = 0.85  # fitted temperature below which answers are flatter than they are wrong
 
 
 def train(
@@ -80,15 +85,17 @@ def train(
         return _run(trainer, run)
 
     trainer = halving(attempt, share_of(options.get("batch") or _BATCH), channel.note)
-    accuracy = trainer.evaluate()["eval_accuracy"]
+    found = trainer.predict(rows["dev"], metric_key_prefix="eval")
     figures = {
-        "dev_accuracy": accuracy,
+        "dev_accuracy": found.metrics["eval_accuracy"],
         "steps": trainer.state.global_step,
         "method": options.get("method", "full"),
         "processes": trainer.args.world_size,
         **_sizes(trainer.model),
     }
     if trainer.is_world_process_zero():
+        if not is_multi_label:
+            figures["temperature"] = fitting_temperature(found.predictions, found.label_ids, channel.note)
         _save(trainer, method, tokenizer, folder, out / "checkpoint", rows["dev"][:_PROOF_ROWS])
         if channel.kept is None:
             shutil.rmtree(run, ignore_errors=True)
@@ -166,6 +173,17 @@ def _trainer(
         callbacks=callbacks(channel, options.get("save_every_s", SAVE_EVERY_S)),
         mixup=options.get("mixup", 0.0),
     )
+
+
+def fitting_temperature(logits: Array, truth: Sequence[int], note: Callable[[str], None]) -> float:
+    """Return the temperature that fits `logits` [rows, classes] best, and tell where it is a poor teacher's."""
+    temperature = fit_temperature(softmax(logits.astype(np.float32)), truth)
+    if temperature < _UNSURE:
+        note(
+            f"a temperature of {temperature:.2f} fits its answers on dev: it is more often right than it is sure, and "
+            "a student would learn flat answers; before it teaches, give it more --epochs or a higher --learning-rate"
+        )
+    return temperature
 
 
 def _run(trainer: GuardedTrainer, run: Path) -> GuardedTrainer:
