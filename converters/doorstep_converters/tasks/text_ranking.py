@@ -139,7 +139,7 @@ class RankingCraft(RankedCraft, TextCraft):
         most = options["max_length"]
 
         def logits_of(pairs: Sequence[Text]) -> Any:
-            return model(**_feeds(model, tokenizer, pairs, most)).logits[:, 0].float()  # [pairs]
+            return model(**_feeds(model, tokenizer, pairs, most)).logits[:, 0]  # [pairs]
 
         def loss_of(part: list[tuple[Text, float]]) -> Any:
             truth = torch.tensor([right for _, right in part])
@@ -160,8 +160,7 @@ class RankingCraft(RankedCraft, TextCraft):
             for place, pair in enumerate(self.texts_of([row]))
         ]
         epochs = round(options["epochs"] or min(20.0, max(2.0, 300 * 32 / len(rows))))
-        rate, precision = options["learning_rate"] or 5e-5, options.get("precision", "auto")
-        course = Course(epochs, 32, rate, seed=options["seed"], warmup=0.1, precision=precision)
+        course = Course(epochs, 32, options["learning_rate"] or 5e-5, seed=options["seed"], warmup=0.1)
         figures = fit(model, rows, loss_of, dev_figure, course, channel, lambda row: sum(map(len, row[0])))
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
