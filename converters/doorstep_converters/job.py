@@ -23,9 +23,9 @@ class Training:
         method: a key of `finetune.methods.METHODS`.
         teacher: checkpoint whose probabilities are learnt instead of the training labels.
         processes: more than one train together, each on a GPU of its own, or with its share of the cores.
+        mixup: alpha of the distribution that shares for mixing embeddings are drawn from; 0 mixes nothing.
         precision: of matrix products while a large model learns: `auto` (bf16 where GPU or CPU has units for it),
             `bf16` or `fp32`.
-        mixup: alpha of the distribution that shares for mixing embeddings are drawn from; 0 mixes nothing.
     """
 
     is_forced: bool = False

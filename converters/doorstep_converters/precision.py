@@ -11,8 +11,8 @@ from doorstep_converters.job import PRECISIONS
 _UNITS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
-def is_bf16(precision: str) -> bool:
-    """Say whether matrix products are to be bf16; `auto`: where the GPU, or without one this CPU, has units for it.
+def is_bf16(precision: str, on_gpu: bool) -> bool:
+    """Say whether matrix products are to be bf16; `auto`: where what computes, the GPU or this CPU, has units for it.
 
     Raises:
         UsageError: not one of `job.PRECISIONS`.
@@ -21,7 +21,7 @@ def is_bf16(precision: str) -> bool:
         raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r:.40}")
     if precision != "auto":
         return precision == "bf16"
-    if torch.cuda.is_available():
+    if on_gpu:
         return torch.cuda.is_bf16_supported()
     return bool(Device.detect().features & _UNITS)
 

@@ -20,14 +20,16 @@ def machine(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
 
 def test_bf16_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, "avx2", "avx512f", "avx512_bf16")
-    assert is_bf16("auto") and not is_bf16("fp32")
+    assert is_bf16("auto", on_gpu=False) and not is_bf16("fp32", on_gpu=False)
     machine(monkeypatch, "avx2", "avx512f")
-    assert not is_bf16("auto") and is_bf16("bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert not is_bf16("auto", on_gpu=False) and is_bf16("bf16", on_gpu=False)
+    assert is_bf16("auto", on_gpu=True)  # whatever this CPU has
 
 
 def test_a_misspelt_precision_is_refused() -> None:
     with pytest.raises(UsageError, match="expected one of auto, bf16, fp32, got 'fp16'"):
-        is_bf16("fp16")
+        is_bf16("fp16", on_gpu=False)
 
 
 @pytest.mark.parametrize(("precision", "products"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])

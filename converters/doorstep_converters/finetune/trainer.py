@@ -171,7 +171,7 @@ def training_arguments(
         warmup_steps=_WARMUP,
         weight_decay=0.01,
         seed=options["seed"],
-        bf16=is_bf16(options.get("precision", "auto")),
+        bf16=is_bf16(options.get("precision", "auto"), has_cuda),
         use_cpu=not has_cuda,
         eval_strategy="epoch",
         save_strategy="epoch",

@@ -64,7 +64,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, max(0.0, (total - step) / max(1, total - rise)))
     )
-    has_bf16 = is_bf16(course.precision)
+    has_bf16 = is_bf16(course.precision, on_gpu=False)
     best, kept, figures, step = -1.0, copy.deepcopy(model.state_dict()), [], 0
     for epoch in range(course.epochs):
         model.train()
