@@ -265,7 +265,7 @@ def _json_lines(file: Any, path: Path) -> Iterator[dict[str, Any]]:
 def _found(
     record: dict[str, Any], path: Path, number: int, columns: Columns, split: str, is_label_needed: bool
 ) -> _Found:
-    text = record.get(column_of(record, columns.text, _TEXT_COLUMNS, "text", path))
+    text = record.get(text_column(record, columns.text, path))
     label = record.get(column_of(record, columns.label, _LABEL_COLUMNS, "label", path))
     if isinstance(label, list) and all(isinstance(name, (str, int)) for name in label):
         label = SEPARATOR.join(map(str, label)) or SEPARATOR
@@ -281,6 +281,15 @@ def _found(
         raise DataError(f"{path}: row {number}: expected split train, dev or test, got {named!r}")
     label = int(label) if isinstance(label, bool) else label
     return _Found(text, str(label).strip(), named)
+
+
+def text_column(record: dict[str, Any], wanted: str | None, path: Path) -> str:
+    """Return the name of the column that holds the text; `wanted` None takes the first usual one.
+
+    Raises:
+        DataError: there is none.
+    """
+    return column_of(record, wanted, _TEXT_COLUMNS, "text", path)
 
 
 def column_of(record: dict[str, Any], wanted: str | None, usual: Sequence[str], what: str, path: Path) -> str:

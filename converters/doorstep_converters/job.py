@@ -55,6 +55,7 @@ class Job:
         cache: kept stages; shared by all converts.
         key: private key to sign with.
         augment: more training texts to make; None for none.
+        unlabelled: further texts for the students of a search, which the teacher alone labels; None for none.
         display_names: locale to label to the name people read.
         temperature: logits are divided by it, on the device as well (greater than 0).
         card: Markdown that is put behind the model card.
@@ -78,6 +79,7 @@ class Job:
     eval_limit: int = 1000
     display_names: dict[str, dict[str, str]] = field(default_factory=dict)
     augment: AugmentPlan | None = None
+    unlabelled: Path | None = None
     temperature: float = 1.0
     card: str = ""
 

@@ -38,7 +38,7 @@ def convert(job: Job, watch: Watch) -> Report:
         UsageError: an unknown target or variant, or another convert writes to the same place.
     """
     target = find_target(job.target)
-    plans = _plans(job, target)
+    plans = wanted_plans(job, target)
     craft = find_craft(job.task or guess_task(job.checkpoint))
     data = craft.read(job)
     source = craft.find(job)
@@ -82,7 +82,7 @@ def require_bundle(report: Report) -> None:
         raise ParityError(f"no variant survived, so there is no bundle: {reasons}")
 
 
-def _plans(job: Job, target: Target) -> list[VariantPlan]:
+def wanted_plans(job: Job, target: Target) -> list[VariantPlan]:
     plans = (*target.plans, *target.on_request)
     known = {plan.name for plan in plans} | {plan.runtime for plan in plans}
     for wanted in job.variants:

@@ -20,17 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.errors import UsageError
+from doorstep_converters.augment.plan import AugmentPlan, check_plan
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.data import Columns
+from doorstep_converters.display_names import read_display_names
 from doorstep_converters.job import PRECISIONS, Job, Training
 from doorstep_converters.parity import Bound
 from doorstep_converters.search.order import Order
+from doorstep_converters.search.teaching import Teaching
 
 _MAX_BYTES = 1 << 20
 _TOP: dict[str, type | tuple[type, ...]] = {
     "checkpoint": str, "data": str, "target": str, "budget": str, "out": str, "name": str, "version": str,
     "variants": list, "max_length": int, "eval_limit": int, "sign": str, "allow_pickle": bool,
-    "agreement": (int, float), "drop": (int, float), "search": dict, "columns": dict, "training": dict,
+    "agreement": (int, float), "drop": (int, float), "task": str, "unlabelled": str, "search": dict, "columns": dict,
+    "training": dict, "augment": dict, "distillation": dict, "display_names": dict,
 }  # fmt: skip
 _SEARCH: dict[str, type | tuple[type, ...]] = {
     "students": list, "augmented": list, "rungs": list, "trials": int, "minutes": (int, float), "prefer": str,
@@ -39,9 +43,20 @@ _SEARCH: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 _COLUMNS: dict[str, type | tuple[type, ...]] = {"text": str, "label": str, "split": str}
 _TRAINING: dict[str, type | tuple[type, ...]] = {
-    "retrain": bool, "epochs": (int, float), "learning_rate": (int, float), "seed": int, "precision": str
+    "retrain": bool, "epochs": (int, float), "learning_rate": (int, float), "seed": int, "precision": str,
+    "method": str, "teacher": str, "processes": int, "mixup": (int, float),
 }  # fmt: skip
-_ITEMS: dict[str, type] = {"students": str, "variants": str, "refined": str, "augmented": bool, "rungs": int}
+_AUGMENT: dict[str, type | tuple[type, ...]] = {
+    "transforms": list, "copies": (int, float), "lexicon": str, "brands": str, "generator": str, "there": str,
+    "back": str, "near": (int, float), "sure": (int, float),
+}  # fmt: skip
+_DISTILLATION: dict[str, type | tuple[type, ...]] = {
+    "temperature": (int, float), "alpha": (int, float), "vector": (int, float), "relations": (int, float),
+    "tables": int, "dense": int, "dropped": (int, float),
+}  # fmt: skip
+_ITEMS: dict[str, type] = {
+    "students": str, "variants": str, "refined": str, "augmented": bool, "rungs": int, "transforms": str
+}  # fmt: skip
 
 
 def read_recipe(path: Path, cache: Path) -> Order | Job:
@@ -56,13 +71,17 @@ def read_recipe(path: Path, cache: Path) -> Order | Job:
         raise UsageError(f"{path.name}: expected {' and '.join(missing)} in it")
     job = _job(plain, path, cache)
     if "budget" not in plain:
-        if "search" in plain:
-            raise UsageError(f"{path.name}: [search] needs a budget; add one such as budget = 'size<=2MB, drop<=0.5'")
+        if wanting := [name for name in ("[search]", "[distillation]", "unlabelled") if name.strip("[]") in plain]:
+            raise UsageError(
+                f"{path.name}: {wanting[0]} needs a budget; add one such as budget = 'size<=2MB, drop<=0.5'"
+            )
         return job
     table = plain.get("search", {})
     _check(table, _SEARCH, f"{path.name}: [search]")
     options: dict[str, Any] = {name: tuple(value) if name in _ITEMS else value for name, value in table.items()}
-    return Order(job, parse_budget(plain["budget"]), **options)
+    lessons = plain.get("distillation", {})
+    _check(lessons, _DISTILLATION, f"{path.name}: [distillation]")
+    return Order(job, parse_budget(plain["budget"]), teaching=Teaching(**lessons), **options)
 
 
 def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
@@ -75,12 +94,15 @@ def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
         )
     is_forced = training.pop("retrain", False)
     beside = path.parent
-    checkpoint = plain["checkpoint"]
+    checkpoint = _beside(beside, plain["checkpoint"])
+    if "teacher" in training:
+        training["teacher"] = _beside(beside, training["teacher"])
     return Job(
-        checkpoint=str(beside / checkpoint) if (beside / checkpoint).is_dir() else checkpoint,
+        checkpoint=checkpoint,
         target=plain["target"],
         out=beside / plain.get("out", "dist"),
         data=beside / plain["data"] if "data" in plain else None,
+        task=plain.get("task"),
         name=plain.get("name"),
         version=plain.get("version"),
         columns=Columns(**columns),
@@ -92,7 +114,38 @@ def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
         key=beside / plain["sign"] if "sign" in plain else None,
         is_pickle_allowed=plain.get("allow_pickle", False),
         eval_limit=plain.get("eval_limit", 1000),
+        augment=_augment(plain, path, training.get("teacher") or (checkpoint if "budget" in plain else None)),
+        unlabelled=beside / plain["unlabelled"] if "unlabelled" in plain else None,
+        display_names=read_display_names(beside / name for name in _names(plain, path)),
     )
+
+
+def _augment(plain: dict[str, Any], path: Path, teacher: str | None) -> AugmentPlan | None:
+    if "augment" not in plain:
+        return None
+    table = dict(plain["augment"])
+    _check(table, _AUGMENT, f"{path.name}: [augment]")
+    for name in ("lexicon", "brands"):
+        if name in table:
+            table[name] = str(path.parent / table[name])
+    for name in ("generator", "there", "back"):
+        if name in table:
+            table[name] = _beside(path.parent, table[name])
+    plan = AugmentPlan(**{**table, "transforms": tuple(table.get("transforms", ()))}, teacher=teacher)
+    check_plan(plan)
+    return plan
+
+
+def _names(plain: dict[str, Any], path: Path) -> list[str]:
+    """Return the files that `[display_names]` names: `zh = "labels.zh.json"`."""
+    table = plain.get("display_names", {})
+    _check(table, dict.fromkeys(table, str), f"{path.name}: [display_names]")
+    return list(table.values())
+
+
+def _beside(folder: Path, checkpoint: str) -> str:
+    """Return a checkpoint's folder as seen from the recipe file; a hub id or `package:NAME` as it is."""
+    return str(folder / checkpoint) if (folder / checkpoint).is_dir() else checkpoint
 
 
 def _load(path: Path) -> dict[str, Any]:

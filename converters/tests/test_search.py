@@ -28,6 +28,7 @@ from doorstep_converters.search.report import best_by_latency, summary, write_se
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
 from doorstep_converters.search.steps import Cost
+from doorstep_converters.search.teaching import Teaching
 from doorstep_converters.targets import TARGETS
 
 Make = Callable[[str], Path]
@@ -146,12 +147,58 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
         (RECIPE.replace("[2, 0]", '["2"]'), "expected rungs to be a list of int"),
         (RECIPE.replace("trials", "trails"), "did you mean 'trials'"),
         (RECIPE.replace('budget = "size<=2MB, drop<=0.5"', ""), "needs a budget"),
+        (RECIPE + '\n[augment]\ntransforms = ["tpyo"]\n', "got 'tpyo'"),
+        (RECIPE + "\n[distillation]\nvectors = 1.0\n", "did you mean 'vector'"),
+        (RECIPE + '\n[display_names]\nzh = "names.json"\n', "expected a file like labels.zh.json"),
     ],
 )
 def test_a_wrong_recipe_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "recipe.toml").write_text(text)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises((UsageError, DataError), match=message):
         read_recipe(tmp_path / "recipe.toml", tmp_path)
+
+
+def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -> None:
+    (tmp_path / "labels.zh.json").write_text('{"late": "晚到"}', encoding="utf-8")
+    (tmp_path / "mt-there").mkdir()
+    tables = """
+        [augment]
+        transforms = ["translate", "neighbours+typo"]
+        copies = 2
+        there = "mt-there"
+        back = "hub/back"
+        [distillation]
+        relations = 0.5
+        tables = 8
+        [training]
+        method = "lora"
+        mixup = 0.2
+        [display_names]
+        zh = "labels.zh.json"
+    """
+    texts = 'task = "text-classification"\nunlabelled = "chats.txt"\n'
+    (tmp_path / "recipe.toml").write_text(texts + RECIPE + tables)
+    order = read_recipe(tmp_path / "recipe.toml", tmp_path)
+    assert isinstance(order, Order)
+    job = order.job
+    assert (job.task, job.unlabelled) == ("text-classification", tmp_path / "chats.txt")
+    assert job.augment is not None
+    assert job.augment.transforms == ("translate", "neighbours+typo")
+    assert (job.augment.there, job.augment.back) == (str(tmp_path / "mt-there"), "hub/back")
+    assert (job.training.method, job.training.mixup) == ("lora", 0.2)
+    assert job.display_names == {"zh": {"late": "晚到"}}
+    assert order.teaching == Teaching(relations=0.5, tables=8)
+
+
+def test_a_dry_run_without_a_budget_names_the_variants(
+    make_checkpoint: Make, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = ["--data", str(reviews), "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "cache")]
+    assert main(["convert", str(make_checkpoint("bert")), "--target", "arm64", *paths, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "onnx-int8-static" in out
+    assert "not openvino-int8-static: OpenVINO on ARM computes" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_prints_the_plan_and_does_nothing(
@@ -171,7 +218,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     ("extra", "message"),
     [
         (["--budget", "siez<=2MB"], "did you mean 'size'"),
-        (["--dry-run"], "add --budget"),
+        (["--unlabelled", "more.txt"], "add --budget"),
     ],
 )
 def test_the_command_line_names_what_is_wrong(

@@ -4,17 +4,24 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.data import DataSet, Row
 from doorstep_converters.stages import Output, Stage
+from doorstep_converters.unlabelled import digest_of
 
 CORPUS = "corpus.jsonl"
 
 
-def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> Stage:
-    """Return the stage that augments the training split of `data`.
+def augment_stage(
+    data: DataSet, plan: AugmentPlan, seed: int, work: Path, unlabelled: Path | None = None, column: str | None = None
+) -> Stage:
+    """Return the stage that augments the training split of `data`, and texts without labels beside it.
+
+    Args:
+        unlabelled: a file as `unlabelled.read_texts` reads it; column: of it that holds the texts.
 
     Raises:
         UsageError: the plan is wrong. DataError: the teacher lacks labels of the data.
@@ -36,7 +43,10 @@ def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> St
             path = Path(values[name]).resolve()
             values[name] = str(path)
             inputs.append(_digest(path))
-    arguments = {"data": str(texts), "plan": values, "seed": seed, "labels": data.labels}
+    arguments: dict[str, Any] = {"data": str(texts), "plan": values, "seed": seed, "labels": data.labels}
+    if unlabelled is not None:
+        arguments |= {"unlabelled": str(unlabelled.resolve()), "column": column}
+        inputs.append(f"{digest_of(unlabelled)} {column}")
     return Stage("augment", "doorstep_converters.augment.stage:make", arguments, tuple(inputs))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.augment.prepare import CORPUS
 from doorstep_converters.augment.sift import Judge, Sieve, plain_counts
 from doorstep_converters.checkpoint import find_checkpoint
+from doorstep_converters.unlabelled import read_texts
 from doorstep_converters.worker import Channel
 
 _JUDGED_TOKENS = 128
+_MOST_UNLABELLED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,24 @@ class Text:
     label: str | None
 
 
-def make(out: Path, channel: Channel, data: str, plan: dict[str, Any], seed: int, labels: list[str]) -> dict[str, Any]:
+def make(
+    out: Path,
+    channel: Channel,
+    data: str,
+    plan: dict[str, Any],
+    seed: int,
+    labels: list[str],
+    unlabelled: str = "",
+    column: str | None = None,
+) -> dict[str, Any]:
     """Write `corpus.jsonl`, a JSON object a line: text, label or null, transform, source; a job of `stages`.
 
     Args:
         data: JSON file `{"train": [[text, label or null]…], "held_out": [text…]}`.
         plan: the fields of `AugmentPlan`; with a teacher in it only what that is sure of is kept.
         labels: every label of the data.
+        unlabelled: file of texts without labels, of which the first 50,000 are changed as well.
+        column: of that file, which holds the texts.
 
     Returns:
         `{"counts": {transform: {"kept": …, "repeated": …, "leaking": …, "unsure": …}}}`
@@ -40,6 +54,8 @@ def make(out: Path, channel: Channel, data: str, plan: dict[str, Any], seed: int
     wanted = AugmentPlan(**{**plan, "transforms": tuple(plan["transforms"])})
     content = json.loads(Path(data).read_text(encoding="utf-8"))
     rows = [Text(text, label) for text, label in content["train"]]
+    if unlabelled:
+        rows += [Text(text, None) for text in islice(read_texts(Path(unlabelled), column), _MOST_UNLABELLED)]
     sieve = Sieve({row.text.strip() for row in rows}, Leaks(content["held_out"], wanted.near), _judge(wanted, labels))
     goal = max(1, round(wanted.copies * len(rows) * len(wanted.transforms)))
     with open(out / CORPUS, "w", encoding="utf-8") as file:

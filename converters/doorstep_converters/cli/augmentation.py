@@ -27,6 +27,8 @@ def plan_of(arguments: argparse.Namespace) -> AugmentPlan | None:
     names = tuple(name for name in arguments.augment.split(",") if name)
     if not names:
         return None
+    # the students of a search learn from its teacher, which is this checkpoint or what is trained of it
+    teacher = arguments.teacher or (arguments.checkpoint if getattr(arguments, "budget", "") else None)
     there, back = arguments.translators or (None, None)
     plan = AugmentPlan(
         transforms=names,
@@ -36,7 +38,7 @@ def plan_of(arguments: argparse.Namespace) -> AugmentPlan | None:
         generator=arguments.generator,
         there=there,
         back=back,
-        teacher=arguments.teacher,
+        teacher=teacher,
     )
     check_plan(plan)
     return plan

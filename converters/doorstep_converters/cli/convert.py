@@ -1,21 +1,22 @@
 """`doorstep convert`."""
 
 import argparse
-import json
 import os
 import signal
 from pathlib import Path
 
 from doorstep.cli.arguments import between, whole
 from doorstep.cli.output import print_json
-from doorstep.errors import DataError, UsageError
+from doorstep.errors import UsageError
 from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
 from doorstep_converters.cli.search import add_search_arguments, is_recipe, order_from, recipe_from, run_search
 from doorstep_converters.cli.training import add_training_arguments, training_of
 from doorstep_converters.data import Columns
+from doorstep_converters.display_names import read_display_names
 from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, require_bundle
+from doorstep_converters.plan import describe_convert
 from doorstep_converters.progress import watch_stderr
 from doorstep_converters.report import summary, to_plain, write_report
 from doorstep_converters.search.order import Order
@@ -72,8 +73,11 @@ def _asked(arguments: argparse.Namespace) -> Order | Job:
 
 
 def _convert(job: Job, arguments: argparse.Namespace) -> int:
+    if job.unlabelled is not None:
+        raise UsageError("unlabelled: texts without labels teach the students of a search; add --budget")
     if arguments.dry_run:
-        raise UsageError("dry-run: expected a budget to plan for; add --budget")
+        print(describe_convert(job))
+        return 0
     with watch_stderr() as watch:
         report = convert(job, watch)
     page = write_report(report, job.out)
@@ -105,17 +109,6 @@ def _job(arguments: argparse.Namespace) -> Job:
         is_pickle_allowed=arguments.allow_pickle,
         eval_limit=arguments.eval_limit,
         augment=plan_of(arguments),
-        display_names=dict(_display_names(path) for path in arguments.display_names),
+        unlabelled=arguments.unlabelled,
+        display_names=read_display_names(arguments.display_names),
     )
-
-
-def _display_names(path: Path) -> tuple[str, dict[str, str]]:
-    """Read `labels.<locale>.json`."""
-    parts = path.name.split(".")
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a JSON object of label to name ({error!s:.80})") from error
-    if len(parts) < 3 or not isinstance(names, dict):
-        raise DataError(f"{path}: expected a file like labels.zh.json that maps labels to names")
-    return parts[-2], {str(label): str(name) for label, name in names.items()}

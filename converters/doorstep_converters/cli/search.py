@@ -21,6 +21,10 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget", default="", help="bounds: 'size<=2MB, p95<=2ms, drop<=0.5'; others in the docs")
     group.add_argument("--dry-run", action="store_true", help="print the plan of the search and do nothing")
     group.add_argument("--students", default="", help="comma-separated names; default: the ladder")
+    group.add_argument(
+        "--unlabelled", type=Path, metavar="FILE",
+        help="texts that the teacher labels: .txt (one a line), .csv, .tsv, .jsonl (also .gz)",
+    )  # fmt: skip
     group.add_argument("--trials", type=int, default=16, help="most students that are tried (default 16)")
     group.add_argument("--minutes", type=float, default=12.0, help="none is begun after so many (default 12)")
     group.add_argument("--prefer", default="", choices=("", *PREFERENCES), help="what decides within the budget")

@@ -6,13 +6,14 @@ from doorstep.errors import UsageError
 from doorstep_converters.budget import Budget
 from doorstep_converters.job import Job
 from doorstep_converters.search.space import RATES, Choice, check_student, default_students
+from doorstep_converters.search.teaching import Teaching, check_teaching
 from doorstep_converters.targets import find_target
 
 PREFERENCES = ("accuracy", "speed", "size")
 _FINE = (
     "onnx-int8-mixed", "onnx-int8-static-percentile", "onnx-int8-static-entropy", "tflite-int8-static-minmax"
 )  # fmt: skip
-_FAST = ("onnx-int8", "tflite-int8", "numpy-int8-weights")
+_FAST = ("onnx-int8", "tflite-int8", "numpy-int8-weights", "onnx-int4-tables", "numpy-int4-tables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Order:
         variants: that every student is measured as; empty for the quick int8 ones of the target.
         refined: further ones that the best students are measured as, such as `onnx-int8-mixed`; None for other ranges
             of activations and mixed precision, where `variants` does not say what is wanted.
+        teaching: what students are taught by.
         workers: processes that try choices at once, on the machines of a Ray cluster; 0 tries them here, one by one.
     """
 
@@ -48,6 +50,7 @@ class Order:
     workers: int = 0
     variants: tuple[str, ...] = field(default=())
     refined: tuple[str, ...] | None = None
+    teaching: Teaching = field(default_factory=Teaching)
 
     def choices(self) -> list[Choice]:
         """Return the choices that are tried first, in their order; the sampler adds others behind them."""
@@ -61,7 +64,8 @@ class Order:
 
     def wanted_variants(self) -> tuple[str, ...]:
         """Return the variants that candidates are measured as."""
-        names = [plan.name for plan in (*find_target(self.job.target).plans,)]
+        target = find_target(self.job.target)
+        names = [plan.name for plan in (*target.plans, *target.on_request)]
         return self.variants or self.job.variants or tuple(name for name in names if name in _FAST)
 
     def refined_variants(self) -> tuple[str, ...]:
@@ -80,6 +84,7 @@ def check_order(order: Order) -> None:
         UsageError: a student, target, rung or preference that is none.
     """
     target = find_target(order.job.target)
+    check_teaching(order.teaching)
     known = {plan.name for plan in (*target.plans, *target.on_request)}
     if unknown := sorted({*order.refined_variants()} - known):
         raise UsageError(f"refined: target {target.name} has {', '.join(sorted(known))}, got {unknown[0]!r:.60}")

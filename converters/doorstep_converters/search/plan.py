@@ -6,6 +6,7 @@ from doorstep_converters.data import load_data
 from doorstep_converters.search.front import preference
 from doorstep_converters.search.latency import is_measured_here, modelled_on
 from doorstep_converters.search.order import Order, check_order
+from doorstep_converters.search.teaching import Teaching
 
 _TIMES = ("p50", "p95", "cold")
 
@@ -24,6 +25,8 @@ def describe(order: Order) -> str:
         data = load_data(job.data, job.columns)
         counts = f"{len(data.train)} train, {len(data.dev)} dev, {len(data.test)} test, {len(data.labels)} labels"
         lines.append(f"data      {job.data} ({counts})")
+    if job.unlabelled:
+        lines.append(f"texts     {job.unlabelled}, labelled by the teacher alone")
     is_here = is_measured_here(job.target, Device.detect())
     for limit in order.budget.limits:
         kind = KINDS[limit.name]
@@ -36,6 +39,7 @@ def describe(order: Order) -> str:
     lines.append(f"variants  {', '.join(order.wanted_variants())}")
     if order.refined_variants():
         lines.append(f"refined   the best students also as {', '.join(order.refined_variants())}")
+    lines.append(f"lessons   {_lessons(order.teaching)}")
     steps = ", ".join(str(rung or "all") for rung in order.rungs)
     lines.append(f"training  {steps} steps; after each the worse half stops")
     lines.append(
@@ -49,3 +53,16 @@ def describe(order: Order) -> str:
     name = job.name or (job.data.name.split(".")[0] if job.data else "search")
     lines.append(f"bundle    {job.out / name}.bundle")
     return "\n".join(lines)
+
+
+def _lessons(teaching: Teaching) -> str:
+    parts = [f"logits at temperature {teaching.temperature:g}, {100 * teaching.alpha:g} % of them against the label"]
+    if teaching.vector:
+        parts.append(f"the text's vector ({teaching.vector:g})")
+    if teaching.relations:
+        parts.append(f"attention relations where a student has attention ({teaching.relations:g})")
+    if teaching.tables or teaching.dense:
+        parts.append(
+            f"weights rounded to {teaching.tables or 32} bits (tables) and {teaching.dense or 32} (dense layers)"
+        )
+    return "; ".join(parts)

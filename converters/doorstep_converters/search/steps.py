@@ -32,6 +32,7 @@ from doorstep_converters.slices import read_slices
 from doorstep_converters.stages import Output, Stage
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks import find_craft
+from doorstep_converters.unlabelled import digest_of, read_texts, without_leaks
 from doorstep_converters.variants import Workbench
 
 _ANY = Bound(agreement=0.0, drop=100.0)  # a search weighs what a variant loses; convert need not
@@ -92,7 +93,7 @@ class Steps:
         data = load_data(job.data, job.columns)
         _check_splits(data)
         source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
-        teacher = find_craft("text-classification").learn(job, source, data, bench)
+        teacher = find_craft("text-classification").learn(replace(job, augment=None), source, data, bench)
         places = label_places(data, teacher.labels or ())
         steps = cls(order, bench, watch, data, teacher, places)
         slices = read_slices(job.data, order.slice_column, job.columns.text) if order.slice_column else {}
@@ -134,8 +135,10 @@ class Steps:
 
     def train(self, choice: Choice, student: Output, steps: int) -> Output:
         """Teach the student for so many updates of its weights; 0 until its corpus is learnt."""
-        taught = self._teach(choice.is_augmented)
+        has_attention = choice.student.partition("-")[0] in ("pruned", "transformer")
+        taught = self._teach(choice.is_augmented, has_attention)
         options = {
+            **self.order.teaching.options(has_attention),
             "max_steps": steps,
             "seed": self.order.seed,
             "max_length": self._length(),
@@ -253,30 +256,44 @@ class Steps:
         assert output is not None  # noqa: S101 -- the vocabulary is always pruned
         return output
 
-    def _teach(self, is_augmented: bool) -> Output:
+    def _teach(self, is_augmented: bool, has_attention: bool) -> Output:
         corpus = self._corpus(is_augmented)
+        extras = self.order.teaching.extras(has_attention)
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
             "corpus": str(corpus),
             "max_length": self._length(),
+            "extras": extras,
         }
-        inputs = (self.teacher.digest, hashlib.sha256(corpus.read_bytes()).hexdigest())
-        arguments["resume"] = self._unfinished("teach", *inputs)
+        inputs = (self.teacher.digest, digest_of(corpus))
+        arguments["resume"] = self._unfinished("teach", *inputs, *extras)
         name = "teach-augmented" if is_augmented else "teach"
         return self.run(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
-        rows = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
-        if is_augmented:
-            made = self.run(augment_stage(self.data, self._augmentation(), self.order.seed, self.bench.work))
-            rows += [json.dumps({"text": row.text, "label": row.label}) for row in read_corpus(made.folder)]
+        """Write the texts students learn from, one after the other: labelled ones, made ones, unlabelled ones."""
         path = self.bench.work / ("augmented.jsonl" if is_augmented else "corpus.jsonl")
-        write_atomic(path, "".join(f"{row}\n" for row in rows).encode())
+        if path.exists():
+            return path
+        job = self.order.job
+        with open(path.with_suffix(".writing"), "w", encoding="ascii") as file:
+            for row in self.data.train:
+                file.write(_line(row.text, row.label))
+            if is_augmented:
+                plan, beside = self._augmentation(), (job.unlabelled, job.columns.text)
+                made = self.run(augment_stage(self.data, plan, self.order.seed, self.bench.work, *beside))
+                file.writelines(_line(row.text, row.label) for row in read_corpus(made.folder))
+            if job.unlabelled is not None:
+                held_out = [row.text for row in (*self.data.dev, *self.data.test)]
+                texts = without_leaks(read_texts(job.unlabelled, job.columns.text), held_out)
+                file.writelines(_line(text, None) for text in texts)
+        path.with_suffix(".writing").replace(path)
         return path
 
     def _augmentation(self) -> AugmentPlan:
-        """Return what the user asked for, else what needs nothing but the data and the teacher."""
-        return self.order.job.augment or AugmentPlan(_TRANSFORMS, _COPIES, teacher=str(self.teacher.folder.resolve()))
+        """Return what the user asked for, else what needs nothing but the data; this teacher judges what is made."""
+        plan = self.order.job.augment or AugmentPlan(_TRANSFORMS, _COPIES)
+        return replace(plan, teacher=str(self.teacher.folder.resolve()))
 
     def _texts(self) -> Path:
         return self._file("texts.json", [row.text for row in self.data.train])
@@ -312,6 +329,10 @@ class Steps:
             name: None if ms is None else round(slower * ms, 4) for name, ms in times.items()
         }
         return {**scaled, "rss": measured.peak_rss_mib}
+
+
+def _line(text: str, label: str | None) -> str:
+    return json.dumps({"text": text, "label": label}) + "\n"
 
 
 def device_bytes(bundle: Path, variant: str) -> list[int]:
