@@ -1,0 +1,85 @@
+"""Candidates measured on a device over ssh; here `ssh` is a program that runs the command on this machine."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from doorstep.errors import ConversionError, UsageError
+from doorstep_converters.job import Job
+from doorstep_converters.pipeline import convert
+from doorstep_converters.progress import Lines
+from doorstep_converters.search.elsewhere import Place, arch_of, measure
+from doorstep_converters.worker import Channel
+
+VARIANT = "onnx-fp16"
+SSH = """#!/bin/sh
+# drops what ssh would use itself; what is left is the command
+while [ "$1" != "--" ]; do shift; done
+echo "$2" > "$HERE/host"
+cd "$HERE/home" && exec sh -c "$3"
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny_bundle(make_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    job = Job(str(make_checkpoint("bert")), "x86-64", out, cache=cache, name="tiny", variants=(VARIANT,), max_length=32)
+    convert(job, Lines())
+    return out / "tiny.bundle"
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel(sys.stderr)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put an `ssh` on the path that reaches a device whose home is `here/home`."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin/ssh"
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    doorstep = tmp_path / "bin/doorstep"
+    doorstep.write_text(f'#!/bin/sh\nexec {sys.executable} -m doorstep.cli.main "$@"\n')
+    doorstep.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["", ":doorstep", "-oProxyCommand=x", "a b"])
+def test_what_is_no_host_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected user@board"):
+        Place.from_text(text)
+
+
+def test_a_device_tells_its_architecture(here: Path) -> None:
+    assert arch_of(Place.from_text(f"clerk@board:{here}/bin/doorstep")) == os.uname().machine
+    assert (here / "host").read_text() == "clerk@board\n"
+
+
+def test_a_variant_is_measured_there_and_nothing_stays(here: Path, tiny_bundle: Path, channel: Channel) -> None:
+    figures = measure(here, channel, "clerk@board", str(tiny_bundle), VARIANT)
+    assert 0 < figures["p50_ms"] <= figures["p95_ms"] < figures["cold_start_ms"]
+    assert figures["peak_rss_mib"] > 1
+    assert list((here / "home").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "variant", "message"),
+    [
+        ("board:/nowhere/doorstep", VARIANT, "exit code 127.*try: ssh board /nowhere/doorstep doctor"),
+        ("board:/bin/echo", VARIANT, "expected JSON, got"),
+        ("board", "onnx-fp99", "exit code 1"),
+    ],
+)
+def test_a_device_that_cannot_measure_says_why(
+    here: Path, tiny_bundle: Path, channel: Channel, place: str, variant: str, message: str
+) -> None:
+    with pytest.raises(ConversionError, match=message):
+        measure(here, channel, place, str(tiny_bundle), variant)
