@@ -125,7 +125,7 @@ class Items(Growing):
             InputError: a filter does not fit the catalogue.
         """
         view = self._view
-        known = {*self._products.columns, *(view.products.columns if view.products else ())}
+        known = self._fields(view)
         mask = shown(self._products.mask(filters, known), view.hidden)
         followers = self._transitions.after(history if blend.counted else (), blend.decay)
         numbers, scores = self._candidates(interest, followers, seen, count, mask, blend)
@@ -140,10 +140,24 @@ class Items(Growing):
             found = sorted(found, key=lambda item: -item.score)[:count]
         return found
 
+    def check(self, filters: Mapping[str, Any]) -> None:
+        """Refuse filters that `rank` cannot apply.
+
+        Raises:
+            InputError: as `rank`.
+        """
+        view = self._view
+        for products in (self._products, view.products):
+            if products is not None:
+                products.check(filters, self._fields(view))
+
     def score(self, interest: Array, history: Sequence[int], number: int, blend: Blend) -> float:
         """Return the score that one item has for a history."""
         followers = self._transitions.after(history, blend.decay)
         return float(self.vector(number) @ interest) + float(_bonus(followers, blend, np.array([number]))[0])
+
+    def _fields(self, view: "_View") -> set[str]:
+        return {*self._products.columns, *(view.products.columns if view.products is not None else ())}
 
     def _candidates(
         self, interest: Array, followers: Followers, seen: Sequence[int], count: int, mask: Array | None, blend: Blend

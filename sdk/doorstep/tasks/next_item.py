@@ -159,6 +159,10 @@ class NextItem:
             raise InputError(f"item {place}: top_k: expected 1 to {MAX_COUNT}, got {count!r:.40}")
         if not isinstance(filters, dict):
             raise InputError(f"item {place}: filters: expected a dict of field to value, got {type(filters).__name__}")
+        try:
+            self.items.check(filters)
+        except InputError as error:
+            raise InputError(f"item {place}: {error}") from error
         if not 1 <= len(history) <= MAX_HISTORY:
             raise InputError(f"item {place}: expected 1 to {MAX_HISTORY} items in a history, got {len(history)}")
         known, skipped = self._look_up(history, place)

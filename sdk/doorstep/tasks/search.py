@@ -110,6 +110,10 @@ class Search:
             raise InputError(f"item {place}: top_k: expected 1 to {MAX_COUNT}, got {count!r:.40}")
         if not isinstance(filters, dict):
             raise InputError(f"item {place}: filters: expected a dict of field to value, got {type(filters).__name__}")
+        try:
+            self.catalogue.check(filters)
+        except InputError as error:
+            raise InputError(f"item {place}: {error}") from error
         return Row(_NOTHING, _checked(item["query"], place), filters, count)
 
 
