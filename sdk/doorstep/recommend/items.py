@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from doorstep.errors import FormatError, InputError
+from doorstep.given import plain_row, plain_rows
 from doorstep.recommend.content import Content
 from doorstep.recommend.transitions import PARTS, Followers, Transitions
 from doorstep.search.growing import Growing, shown
@@ -84,18 +85,15 @@ class Items(Growing):
         vector: Array = self._table[number] if number < base else view.vectors[number - base]
         return vector
 
-    def describe(self, row: Mapping[str, Any]) -> Array:
-        """Return the vector of an item by its fields: [dimensions] float32.
+    def describe(self, row: Mapping[str, Any], subject: str = "product") -> Array:
+        """Return the vector of an item by its fields: [dimensions] float32; `subject` is what errors call it.
 
         Raises:
             InputError: the bundle knows nothing of its items but ids, or the row has none of the fields.
         """
         if self.content is None:
-            raise InputError(
-                f"product {row.get('id')!r:.60}: this bundle knows items by their ids alone, without fields"
-            )
-        vector: Array = self.content.vectors([row])[0]
-        return vector
+            raise InputError(f"{subject}: this bundle knows items by their ids alone, without fields")
+        return self.content.vector(plain_row(row, subject), subject)
 
     def add_described(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add items that nobody has taken yet, by their fields, or replace the rows of those with the same ids.
@@ -103,7 +101,9 @@ class Items(Growing):
         Raises:
             InputError: as `describe` and `add`.
         """
-        self.add(rows, np.array([self._vector_for(row) for row in rows], np.float32))
+        plain = plain_rows(rows)
+        vectors = [self._vector_for(row, f"product {place}") for place, row in enumerate(plain)]
+        self.add(plain, np.array(vectors, np.float32))
 
     def rank(
         self,
@@ -175,9 +175,9 @@ class Items(Growing):
             followers, blend, every
         )  # exact also where a graph was walked
 
-    def _vector_for(self, row: Mapping[str, Any]) -> Array:
+    def _vector_for(self, row: Mapping[str, Any], subject: str) -> Array:
         number = self._products.number_of(str(row.get("id")))
-        return self.describe(row) if number is None else self.vector(number)
+        return self.describe(row, subject) if number is None else self.vector(number)
 
     def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
         base, dimensions = len(self._products), self._table.shape[1]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from doorstep.errors import FormatError, InputError
+from doorstep.given import told
 from doorstep.results import Heard
 from doorstep.sound.resample import resample
 from doorstep.sound.voice import Voice, utterances
@@ -108,7 +109,7 @@ def recording_of(item: Any, rate: int, most_seconds: float) -> Recording:
         array, rate = item["array"], item["sampling_rate"]
         if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool) or not isinstance(array, np.ndarray):
             raise InputError(
-                f"expected an array and a whole number of samples a second, got {type(array).__name__} and {rate!r:.40}"
+                f"expected an array and a whole number of samples a second, got {type(array).__name__} and {told(rate)}"
             )
         check_rate(int(rate))
         found = Recording(_one_channel(array, int(rate), most_seconds), int(rate))
@@ -145,7 +146,8 @@ def _one_channel(array: Array, rate: int, most_seconds: float) -> Array:
         raise InputError(f"expected at most {most_seconds:g} s of sound, got {max(array.shape) / rate:.1f} s; cut it")
     samples: Array
     if array.dtype.kind == "f":
-        samples = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, and is refused
+            samples = array.astype(np.float32)
     elif array.dtype == np.uint8:
         samples = (array.astype(np.float32) - 128) / 128
     elif array.dtype.kind == "i":
