@@ -125,9 +125,7 @@ class Predictor:
             InputError: the item has the wrong type, size or content.
             EngineError: the engine failed.
         """
-        task = self._task
-        rows = task.prepare((item,))
-        return task.results(self._session.run(task.collate(rows)), rows)[0]
+        return self.answer(self._task.prepare((item,)))[0]
 
     def predict_many(self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise") -> list[Any]:
         """Answer items in the order given; items of like length share a batch.
@@ -182,11 +180,17 @@ class Predictor:
     def answer(self, rows: Sequence[Any]) -> list[Any]:
         """Answer prepared rows as one batch, in the order given; of a task with `most_rows`, that many at a time.
 
+        A task may have an `answer(rows, run)` of its own, which runs the engine as often as it needs to.
+
         Raises:
             InputError: the rows cannot share a batch.
             EngineError: the engine failed.
         """
-        task, most = self._task, getattr(self._task, "most_rows", len(rows))
+        task = self._task
+        if in_parts := getattr(task, "answer", None):
+            results: list[Any] = in_parts(rows, self._session.run)
+            return results
+        most = getattr(task, "most_rows", len(rows))
         if len(rows) <= most:
             return task.results(self._session.run(task.collate(rows)), rows)
         return [result for start in range(0, len(rows), most) for result in self.answer(rows[start : start + most])]
