@@ -74,8 +74,13 @@ class SoundReader:
         lengths = [max(len(row), self.options.min_samples) for row in rows]
         return {"waveform": waveform, "lengths": np.array(lengths, self._dtypes["lengths"])}
 
-    def listen(self, chunks: Iterable[Any], predict: Callable[[Any], Any]) -> Iterator[Heard]:
+    def listen(
+        self, chunks: Iterable[Any], predict: Callable[[Any], Any], on_error: str = "raise"
+    ) -> Iterator[Heard | InputError]:
         """Cut a stream into utterances and answer each as soon as it ends; a bare array has the model's own rate.
+
+        Args:
+            on_error: `return` yields the error of a wrong chunk and listens on.
 
         Raises:
             InputError: a chunk is no sound, or of another rate than the first.
@@ -85,8 +90,14 @@ class SoundReader:
         def read(chunk: Any) -> Recording:
             return recording_of(chunk, options.rate, _LONGEST_CHUNK)
 
-        for start, end, (samples, rate) in utterances(chunks, read, options.voice, options.max_seconds):
-            yield Heard(start, end, predict({"array": samples, "sampling_rate": rate}))
+        for found in utterances(chunks, read, options.voice, options.max_seconds):
+            if not isinstance(found, InputError):
+                samples, rate = found.recording
+                yield Heard(found.start, found.end, predict({"array": samples, "sampling_rate": rate}))
+            elif on_error == "return":
+                yield found
+            else:
+                raise found
 
     def _waveform(self, item: Any) -> Array:
         samples, rate = recording_of(item, self.options.rate, self.options.max_seconds)
