@@ -57,13 +57,13 @@ class Row(NamedTuple):
     """A text and the windows it is read in.
 
     Attributes:
-        count: how many there are.
+        size: how many windows there are.
         tokens: of all windows together.
         windows: empty where there are more than `MOST_WINDOWS`; they are made again when the text is answered.
     """
 
     text: str
-    count: int
+    size: int
     tokens: int
     windows: tuple[Encoding, ...]
 
@@ -183,7 +183,7 @@ class TokenClassification:
     def answer(self, rows: Sequence[Row], run: Callable[[Feeds], Fetches]) -> list[Spans]:
         """Answer rows, `MOST_WINDOWS` of their windows a run."""
         found: list[Spans] = []
-        for start, stop in _parts([row.count for row in rows], MOST_WINDOWS):
+        for start, stop in _parts([row.size for row in rows], MOST_WINDOWS):
             windows = [self._windows(row) for row in rows[start:stop]]
             flat = [window for part in windows for window in part]
             probabilities: list[Array] = []
