@@ -35,6 +35,7 @@ class Parity:
         max_abs_error: largest difference of a probability.
         accuracy, reference_accuracy, macro_f1: of the variant, of the checkpoint, of the variant; None without labels.
         metric: what `accuracy` is: the share of right labels, or another task's figure (0 to 1, higher is better).
+        recall_at_10: of rankings, the share of what is right that is among the variant's first ten (0 to 1).
     """
 
     examples: int
@@ -44,6 +45,7 @@ class Parity:
     reference_accuracy: float | None
     macro_f1: float | None
     metric: str = "accuracy"
+    recall_at_10: float | None = None
 
     def failure(self, bound: Bound) -> str:
         """Return why the bound is missed; "" where it is reached."""

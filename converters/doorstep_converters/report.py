@@ -111,6 +111,12 @@ def write_report(report: Report, out: Path) -> Path:
 def notes(report: Report) -> list[tuple[str, str]]:
     """Return what is particular about a variant: its name and a sentence."""
     found = [(one.plan.name, one.notes) for one in report.candidates if one.notes]
+    for one in report.candidates:
+        judged = one.measured or one.parity
+        if judged is not None and judged.recall_at_10 is not None:
+            found.append(
+                (one.plan.name, f"recall@10 {judged.recall_at_10:.4f} beside {judged.metric} in accuracy's place")
+            )
     sizes = travels(report).items()
     return found + [(name, f"{mib(moved)} fetched, {mib(held)} installed") for name, (moved, held) in sizes]
 

@@ -283,6 +283,7 @@ class Workbench:
             accuracy=None if final.accuracy is None else round(final.accuracy, 5),
             macro_f1=None if final.macro_f1 is None else round(final.macro_f1, 5),
             metric=None if final.metric == "accuracy" else final.metric,
+            recall_at_10=None if final.recall_at_10 is None else round(final.recall_at_10, 5),
             sequence=timed.sequence,
             board=board,
             **{

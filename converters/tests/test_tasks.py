@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -16,14 +17,17 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 from doorstep import Predictor
 from doorstep.errors import CheckpointError, DataError, InputError, UsageError
 from doorstep.golden import compare, load_golden
+from doorstep.manifest import Measured
 from doorstep.tasks.search import add_products
 from doorstep_converters.data import Columns
-from doorstep_converters.job import Job, Report
+from doorstep_converters.job import Candidate, Job, Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
+from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.report import summary, to_plain, write_report
 from doorstep_converters.tasks import find_craft, guess_task
-from doorstep_converters.tasks.rankings import ndcg, overlap
+from doorstep_converters.tasks.rankings import ndcg, overlap, recall
 from doorstep_converters.tasks.sentence_similarity import read_recipe
 from doorstep_converters.tasks.token_classification import span_f1
 from doorstep_converters.worker import Channel
@@ -347,3 +351,36 @@ def test_figures_are_what_their_names_say() -> None:
     assert span_f1([{(0, 1, "x"), (2, 3, "y")}], [{(0, 1, "x")}]) == pytest.approx(2 / 3)
     assert ndcg(["a", "b"], {"b"}) == pytest.approx(1 / np.log2(3))
     assert overlap({"a": 1, "b": 1}, {"b": 1, "c": 1}) == 0.5
+    assert recall([*"abcdefghijkl"], {"a", "j", "k", "z"}) == 0.5  # k stands behind the tenth, z nowhere
+    assert recall(["a"], set()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("task", "truth"),
+    [("search", [["a", "c"], ["x"]]), ("text-ranking", [["a", "c"], ["x"]]), ("next-item", ["a", "x"])],
+)
+def test_rankings_are_judged_by_recall_too(task: str, truth: list[Any]) -> None:
+    expected: list[dict[str, float]] = [{"a": 0.9, "b": 0.5}, {"a": 0.9}]
+    craft = find_craft(task)
+    parity = craft.compare(expected, expected, truth)
+    assert parity.metric == "ndcg@10"
+    assert parity.recall_at_10 == pytest.approx(0.5 if task == "next-item" else 0.25)
+    assert parity.accuracy == parity.reference_accuracy
+    assert craft.compare(expected, expected, None).recall_at_10 is None
+
+
+def test_a_report_shows_recall_beside_the_gain(tmp_path: Path) -> None:
+    plan = VariantPlan("onnx", "none")
+    parity = find_craft("search").compare([{"a": 0.9}], [{"a": 0.9}], [["a", "b"]])
+    measured = Measured(bytes=1, accuracy=0.6131, metric="ndcg@10", recall_at_10=0.5)
+    for candidate, shown in (
+        (Candidate(plan, "", parity, measured), "0.5000"),
+        (Candidate(plan, "", parity), "0.5000"),
+    ):
+        report = Report("shop", "x86-64", None, None, (candidate,), {}, {}, {}, {})
+        assert f"onnx-fp32: recall@10 {shown} beside ndcg@10" in summary(report)
+        plain = to_plain(report)["candidates"][0]
+        assert plain["parity"]["recall_at_10"] == 0.5
+        assert "recall@10 0.5000" in write_report(report, tmp_path).read_text(encoding="utf-8")
+    other = Candidate(plan, "", replace(parity, recall_at_10=None))
+    assert "recall" not in summary(Report("shop", "x86-64", None, None, (other,), {}, {}, {}, {}))

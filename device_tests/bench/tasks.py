@@ -85,7 +85,8 @@ def tasks(folder: Path, root: Path, only: Sequence[str] = (), seeds: Sequence[in
                 found[f"every test history {trial.checkpoint} {seed}"] = _every_history(
                     trial, folder, seed, root, report
                 )
-    columns = ("task", "checkpoint", "seed", "variant", "figure", "test", "baseline", "agreement", "p50 ms", "verdict")
+    columns = ("task", "checkpoint", "seed", "variant", "figure", "test", "baseline", "recall@10", "agreement",
+               "p50 ms", "verdict")  # fmt: skip
     print(table(columns, rows))
     if not only or "search" in only:
         found["latency"] = search_latency()
@@ -142,10 +143,11 @@ def _every_history(
 
 def _row(trial: Trial, seed: int, candidate: dict[str, Any]) -> list[object]:
     parity, measured = candidate["parity"] or {}, candidate["measured"] or {}
-    figure = measured.get("accuracy")
-    shown = None if figure is None else f"{figure:.4f}"
+    figure, recall = (
+        None if (value := measured.get(name)) is None else f"{value:.4f}" for name in ("accuracy", "recall_at_10")
+    )
     return [
-        trial.task, trial.checkpoint, seed, candidate["variant"], trial.metric, shown, trial.baseline,
+        trial.task, trial.checkpoint, seed, candidate["variant"], trial.metric, figure, trial.baseline, recall,
         parity.get("agreement"), measured.get("p50_ms"), candidate["reason"][:60] or "packed",
     ]  # fmt: skip
 

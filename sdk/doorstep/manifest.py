@@ -59,6 +59,7 @@ class Measured(Record):
         max_abs_error: largest difference of a probability from the checkpoint's.
         accuracy: share of right labels on the evaluation data, where it has labels (0 to 1).
         metric: what `accuracy` is, where it is not the share of right labels (`span-f1`, `auc`, `ndcg@10`, …).
+        recall_at_10: of rankings, the share of what is right that is among the first ten, on the same data (0 to 1).
         macro_f1: unweighted mean of the classes' F1 on the same data (0 to 1).
         p50_ms, p95_ms: latency of one item of `sequence` tokens on one thread.
         cold_start_ms: process start to first answer.
@@ -79,6 +80,7 @@ class Measured(Record):
     peak_rss_mib: float | None = None
     board: Board | None = None
     metric: str | None = None
+    recall_at_10: float | None = None
 
 
 class Variant(Record):

@@ -12,6 +12,7 @@ from doorstep.bundle import Bundle
 from doorstep.device import Device
 from doorstep.errors import EngineError, IncompatibleError, InputError, MissingExtraError, UsageError
 from doorstep.manifest import Manifest, Variant
+from doorstep.preparing import check_on_error, prepared
 from doorstep.record import Record
 from doorstep.selection import Ranking, Why, rank
 from doorstep.session import Graph, Session, SessionOptions, import_adapter, open_session
@@ -125,9 +126,7 @@ class Predictor:
             InputError: the item has the wrong type, size or content.
             EngineError: the engine failed.
         """
-        task = self._task
-        rows = task.prepare((item,))
-        return task.results(self._session.run(task.collate(rows)), rows)[0]
+        return self.answer(self._task.prepare((item,)))[0]
 
     def predict_many(self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise") -> list[Any]:
         """Answer items in the order given; items of like length share a batch.
@@ -141,8 +140,11 @@ class Predictor:
         if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
             raise InputError(f"items: expected a list of items, got {type(items).__name__}; use predict for one")
         _check_batch_size(batch_size)
+        check_on_error(on_error)
+        return self._answers(prepared(self._task, list(items), on_error), batch_size)
+
+    def _answers(self, rows: list[Any], batch_size: int) -> list[Any]:
         task = self._task
-        rows = _prepared(task, list(items), on_error)
         usable = [place for place, row in enumerate(rows) if not isinstance(row, InputError)]
         order = sorted(usable, key=lambda place: task.length(rows[place]))
         results: list[Any] = list(rows) if len(usable) < len(rows) else [None] * len(rows)
@@ -153,19 +155,28 @@ class Predictor:
                 results[place] = result
         return results
 
-    def stream(self, items: Iterable[Any], *, batch_size: int = 1) -> Iterator[Any]:
+    def stream(self, items: Iterable[Any], *, batch_size: int = 1, on_error: str = "raise") -> Iterator[Any]:
         """Answer items as they come, in order. `batch_size` items are awaited before the first answer.
 
         For a task that listens, items are chunks of one long recording, of any size; what is answered are the
         utterances in it, each as soon as it ends.
+
+        Args:
+            on_error: `raise`, or `return` to get the `InputError` of a wrong item in its place and go on with the next;
+                of a wrong chunk as it comes, and what is heard goes on as if it had not been there.
+
+        Raises:
+            InputError: an item is wrong; its place in the stream is named.
         """
         _check_batch_size(batch_size)
+        check_on_error(on_error)
         if listen := getattr(self._task, "listen", None):
-            yield from listen(items, self.predict)
+            yield from listen(items, self.predict, on_error)
             return
-        pending = iter(items)
+        pending, taken = iter(items), 0
         while chunk := list(islice(pending, batch_size)):
-            yield from self.predict_many(chunk, batch_size=batch_size)
+            yield from self._answers(prepared(self._task, chunk, on_error, taken), batch_size)
+            taken += len(chunk)
 
     def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
         """Turn items into rows for `answer`, for callers that batch by themselves.
@@ -182,11 +193,17 @@ class Predictor:
     def answer(self, rows: Sequence[Any]) -> list[Any]:
         """Answer prepared rows as one batch, in the order given; of a task with `most_rows`, that many at a time.
 
+        A task may have an `answer(rows, run)` of its own, which runs the engine as often as it needs to.
+
         Raises:
             InputError: the rows cannot share a batch.
             EngineError: the engine failed.
         """
-        task, most = self._task, getattr(self._task, "most_rows", len(rows))
+        task = self._task
+        if in_parts := getattr(task, "answer", None):
+            results: list[Any] = in_parts(rows, self._session.run)
+            return results
+        most = getattr(task, "most_rows", len(rows))
         if len(rows) <= most:
             return task.results(self._session.run(task.collate(rows)), rows)
         return [result for start in range(0, len(rows), most) for result in self.answer(rows[start : start + most])]
@@ -301,24 +318,6 @@ class _Background:
             self._error = error
         finally:
             self._is_running.release()
-
-
-def _prepared(task: Task, items: list[Any], on_error: str) -> Sequence[Any]:
-    """Prepare items; with `return`, a wrong one becomes its error."""
-    if on_error not in ("raise", "return"):
-        raise UsageError(f"on_error: expected raise or return, got {on_error!r}")
-    try:
-        return task.prepare(items)
-    except InputError:
-        if on_error == "raise":
-            raise
-    rows: list[Any] = []
-    for place, item in enumerate(items):
-        try:
-            rows += task.prepare((item,))
-        except InputError as error:
-            rows.append(InputError(str(error).replace("item 0", f"item {place}", 1)))
-    return rows
 
 
 def _threads(threads: int | None, device: Device) -> int:

@@ -1,5 +1,6 @@
 """Items: ranked by vectors and counts, without those seen; filtered, added, removed, kept; bad input."""
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from doorstep.errors import FormatError, InputError
 from doorstep.recommend.content import PLACES, Content, features_of, fit_content
 from doorstep.recommend.items import Blend, Items, write_items
 from doorstep.recommend.transitions import MOST, Counting, Transitions, count_transitions
-from doorstep.search.vectors import unit
+from doorstep.search.vectors import ExactVectors, unit
 from doorstep.tasks.next_item import NextItem, NextItemOptions
 from doorstep.tensors import TensorSpec
 
@@ -102,6 +103,16 @@ def test_the_score_of_one_item_is_the_one_it_is_ranked_by(items: Items) -> None:
 )
 def test_filters_keep_what_was_asked_for(items: Items, filters: dict[str, Any], kept: set[str]) -> None:
     assert set(_ids(items, SOIL, [BEANS], COUNTED, **filters)) == kept
+
+
+def test_items_are_mapped_and_not_read(items: Items) -> None:
+    products, transitions = items._products, items._transitions
+    assert items.content is not None
+    arrays = [items._table, products._starts, products._ids, products._numbers, items.content._projection, *transitions]
+    arrays += [column.values for column in products.columns.values()]
+    arrays += [items._near.array] if isinstance(items._near, ExactVectors) else []
+    assert isinstance(products._rows, mmap.mmap)
+    assert all(isinstance(array, np.memmap) for array in arrays)
 
 
 def test_a_new_item_is_near_to_those_like_it_and_is_read_in_a_history(task: NextItem) -> None:
@@ -215,9 +226,8 @@ def test_a_long_history_is_read_from_its_end_and_left_out_whole(task: NextItem) 
 
 
 def test_an_unknown_filter_is_named(task: NextItem) -> None:
-    rows = task.prepare([{"items": ["beans"], "filters": {"colour": "red"}}])
-    with pytest.raises(InputError, match="colour"):
-        task.results({"interests": VECTORS[[MUG]]}, rows)
+    with pytest.raises(InputError, match=r"item 1: filters: expected some of name, price, shelf, got 'colour'"):
+        task.prepare([["beans"], {"items": ["beans"], "filters": {"colour": "red"}}])
 
 
 @pytest.mark.parametrize(

@@ -529,3 +529,24 @@ def test_wrong_items_alone_are_all_returned(predictor: Predictor) -> None:
 def test_another_word_for_on_error_is_refused(predictor: Predictor) -> None:
     with pytest.raises(UsageError, match="raise or return"):
         predictor.predict_many(["a"], on_error="ignore")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_stream_can_return_wrong_items_and_go_on(predictor: Predictor, batch_size: int) -> None:
+    items: list[Any] = ["love it", None, "never came", 7, "oat milk"]
+    answers = list(predictor.stream(iter(items), batch_size=batch_size, on_error="return"))
+    assert [type(answer).__name__ for answer in answers] == ["Classification", "InputError"] * 2 + ["Classification"]
+    assert [answers[0], answers[2], answers[4]] == [predictor.predict(items[place]) for place in (0, 2, 4)]
+    assert [str(answers[place])[:8] for place in (1, 3)] == ["item 1: ", "item 3: "]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_stream_that_raises_names_the_items_place_in_it(predictor: Predictor, batch_size: int) -> None:
+    answers = predictor.stream(["a", "b", "c", None, "d"], batch_size=batch_size)
+    with pytest.raises(InputError, match=r"^item 3: "):
+        list(answers)
+
+
+def test_a_stream_refuses_another_word_for_on_error(predictor: Predictor) -> None:
+    with pytest.raises(UsageError, match="raise or return"):
+        next(predictor.stream(["a"], on_error="ignore"))

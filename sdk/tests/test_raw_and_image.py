@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from doorstep.errors import FormatError, InputError, UsageError
 from doorstep.predictor import LoadOptions, Predictor
@@ -165,6 +165,21 @@ def test_a_picture_is_turned_as_its_camera_says(pictures: Predictor, picture_bun
     rows = task.prepare([turned, plain.transpose(Image.Transpose.ROTATE_270), plain])
     np.testing.assert_array_equal(rows[0], rows[1])
     assert not np.array_equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("high", "wide", "bound"), [(4, 4, 0), (16, 28, 1)])  # as the model takes it, and resized
+def test_every_orientation_of_a_camera_is_turned_as_pillow_turns_it(
+    pictures: Predictor, orientation: int, high: int, wide: int, bound: int
+) -> None:
+    pixels = np.random.default_rng(orientation).integers(0, 256, (high, wide, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded("PNG", pixels, exif=exif.tobytes())
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    seen, expected = pictures._task.prepare([data, upright])
+    assert np.abs(seen.astype(int) - expected).max() <= bound
+    assert np.array_equal(upright, pixels) == (orientation == 1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Products: found by words, pieces of words and vectors; filtered, added, removed, kept; bad input."""
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from doorstep.errors import FormatError, InputError
 from doorstep.search.catalogue import Catalogue, Weights, write_catalogue
-from doorstep.search.postings import build_postings
+from doorstep.search.postings import PARTS, build_postings
 from doorstep.search.terms import pieces, words
-from doorstep.search.vectors import top, unit
+from doorstep.search.vectors import EXACT, ExactVectors, GraphVectors, build_graph, top, unit
 
 ROWS = [
     {"id": "a", "name": "sony wh-1000xm4 wireless headphones", "brand": "Sony", "price": 299.0},
@@ -88,6 +89,45 @@ def test_a_product_is_found_by_its_vector(catalogue: Catalogue) -> None:
 def test_filters_keep_what_was_asked_for(catalogue: Catalogue, filters: dict[str, Any], kept: set[str]) -> None:
     found = catalogue.search("sony lg 手机壳 milk", unit(np.ones(8, np.float32)), 10, filters, Weights())
     assert {hit.row["id"] for hit in found} == kept
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, GraphVectors]:
+    """Return more vectors than are compared one by one, and their graph."""
+    path = tmp_path_factory.mktemp("many") / "vectors.usearch"
+    array = unit(np.random.default_rng(3).standard_normal((EXACT + 4000, 8)).astype(np.float32))
+    build_graph(array, path)
+    return array, GraphVectors.open(path)
+
+
+@pytest.mark.parametrize("hidden", ["every tenth", "the nearest 3000"])
+def test_a_filter_that_leaves_more_than_are_compared_finds_the_nearest_of_them(
+    many: tuple[np.ndarray, GraphVectors], hidden: str
+) -> None:
+    array, graph = many
+    query = array[5]
+    mask = np.ones(len(array), bool)
+    mask[top(array @ query, 3000) if hidden == "the nearest 3000" else slice(5, None, 10)] = False
+    assert np.count_nonzero(mask) > EXACT
+    near, exact = graph.nearest(query, 200, mask), ExactVectors(array).nearest(query, 200, mask)
+    assert len(near.numbers) == 200
+    assert mask[near.numbers].all()
+    assert len(set(near.numbers.tolist()) & set(exact.numbers.tolist())) >= 150
+    np.testing.assert_allclose(near.scores, (array @ query)[near.numbers], atol=0.02)
+    assert (np.diff(near.scores) <= 0).all()
+
+
+def test_a_catalogue_is_mapped_and_not_read(folder: Path) -> None:
+    catalogue = _open(folder)
+    (segment,) = catalogue._view.segments
+    products = segment.products
+    arrays = [products._starts, products._ids, products._numbers]
+    arrays += [column.values for column in products.columns.values()]
+    arrays += [getattr(index, part) for index in segment.indexes for part in PARTS]
+    arrays += [segment.vectors.array] if isinstance(segment.vectors, ExactVectors) else []
+    assert isinstance(products._rows, mmap.mmap)
+    assert len(arrays) > 10
+    assert all(isinstance(array, np.memmap) for array in arrays)
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,19 @@ def test_a_wrong_chunk_is_named(sounds: Predictor, chunks: Sequence[Any], said: 
         list(sounds.stream(chunks))
 
 
+def test_what_is_heard_goes_on_after_a_wrong_chunk_that_is_returned(sounds: Predictor) -> None:
+    whole = recording()
+    parts = [whole[start : start + 4000] for start in range(0, len(whole), 4000)]
+    wrong: list[Any] = [b"RIFF", {"array": LOW, "sampling_rate": 16000}]
+    found = list(sounds.stream([wrong[0], *parts[:2], wrong[1], *parts[2:]], on_error="return"))
+    heard = [one for one in found if not isinstance(one, InputError)]
+    assert [one.to_dict() for one in heard] == [one.to_dict() for one in sounds.stream(parts)]
+    errors = [str(one) for one in found if isinstance(one, InputError)]
+    assert [error.split(" ")[:2] for error in errors] == [["chunk", "0:"], ["chunk", "3:"]]
+    with pytest.raises(UsageError, match="raise or return"):
+        list(sounds.stream(parts, on_error="ignore"))
+
+
 def test_an_explanation_points_at_the_sound(sounds: Predictor) -> None:
     told = sounds.explain(np.concatenate([GAP, HIGH, GAP]))
     assert told.label == "high"

@@ -26,7 +26,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.tasks.craft import Answered, calibration_items
 from doorstep_converters.tasks.next_item_data import SequenceData, read_sequences
-from doorstep_converters.tasks.rankings import RankedCraft, ndcg
+from doorstep_converters.tasks.rankings import RankedCraft
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Job
@@ -123,8 +123,8 @@ class NextItemCraft(RankedCraft):
         feeds = tuple(task.collate([row]) for row in task.prepare(plan["calibration"]))
         return Answered(answers, {}, feeds, _told(session, task, items))
 
-    def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
-        return float(np.mean([ndcg(list(answer), {right}) for answer, right in zip(answers, truth, strict=True)]))
+    def rights(self, truth: Any) -> set[str]:
+        return {truth}
 
     def train(self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]) -> Any:
         from doorstep_converters.tasks.next_item_learning import Lessons, learn

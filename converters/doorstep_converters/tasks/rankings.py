@@ -24,22 +24,34 @@ class RankedCraft(Craft):
     def compare(self, expected: Any, got: Any, truth: Sequence[Any] | None) -> Parity:
         """Agreement is the mean overlap of the best."""
         overlaps = [self.overlap(one, other) for one, other in zip(expected, got, strict=True)]
-        figure = reference = None
+        figure = reference = found = None
         if truth is not None:
             figure, reference = self.figure(got, truth), self.figure(expected, truth)
+            rights = [(list(answer), self.rights(right)) for answer, right in zip(got, truth, strict=True)]
+            found = float(np.mean([recall(ranked, relevant) for ranked, relevant in rights]))
         agreement = float(np.mean(overlaps)) if overlaps else 1.0
-        return Parity(len(overlaps), agreement, self.error(expected, got), figure, reference, None, self.metric)
+        return Parity(len(overlaps), agreement, self.error(expected, got), figure, reference, None, self.metric, found)
+
+    def rights(self, truth: Any) -> set[str]:
+        """Return the ids that are right for one item."""
+        return set(truth)
 
     def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
         return parity.failure(Bound(OVERLAP, bound.drop) if bound == Bound() else bound)
 
     def figure(self, answers: Sequence[Mapping[str, float]], truth: Sequence[Any]) -> float:
-        return float(np.mean([ndcg(list(answer), set(right)) for answer, right in zip(answers, truth, strict=True)]))
+        rights = map(self.rights, truth)
+        return float(np.mean([ndcg(list(answer), right) for answer, right in zip(answers, rights, strict=True)]))
 
 
 def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     """Return the share of the first's ids that the second has too (0 to 1)."""
     return len(one.keys() & other.keys()) / max(1, len(one))
+
+
+def recall(ranked: Sequence[str], relevant: set[str], count: int = 10) -> float:
+    """Return the share of the relevant ids that are among the first `count` (0 to 1); 0 where none is relevant."""
+    return len(relevant & set(ranked[:count])) / max(1, len(relevant))
 
 
 def ndcg(ranked: Sequence[str], relevant: set[str], count: int = 10) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from doorstep.errors import FormatError, InputError
+from doorstep.given import names_of
 from doorstep.search.terms import words
 from doorstep.search.vectors import unit
 from doorstep.tensors import Array
@@ -39,15 +40,25 @@ class Content:
         Raises:
             InputError: a row has none of the fields.
         """
-        found = []
-        for place, row in enumerate(rows):
-            features = features_of(row, self.fields)
-            if not features.any():
-                known = ", ".join(self.fields) or "none"
-                raise InputError(f"product {place}: expected one of the fields {known}, got {', '.join(map(str, row))}")
-            found.append(features)
-        matrix = np.array(found, np.float32)  # [rows, PLACES]
+        matrix = np.array([self._features(row, f"product {place}") for place, row in enumerate(rows)], np.float32)
         return unit(matrix @ np.asarray(self._projection, np.float32))
+
+    def vector(self, row: Mapping[str, Any], subject: str) -> Array:
+        """Return one row's unit vector [dimensions] float32; `subject` is what errors call the row.
+
+        Raises:
+            InputError: the row has none of the fields.
+        """
+        return unit(self._features(row, subject) @ np.asarray(self._projection, np.float32))
+
+    def _features(self, row: Mapping[str, Any], subject: str) -> Array:
+        features = features_of(row, self.fields)  # [PLACES]
+        if not features.any():
+            known = ", ".join(self.fields) or "none"
+            raise InputError(
+                f"{subject}: expected a text or a finite number in one of the fields {known}, got {names_of(row)}"
+            )
+        return features
 
 
 def features_of(row: Mapping[str, Any], fields: Sequence[str]) -> Array:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from doorstep.errors import FormatError, InputError
+from doorstep.given import plain_row, plain_rows
 from doorstep.recommend.content import Content
 from doorstep.recommend.transitions import PARTS, Followers, Transitions
 from doorstep.search.growing import Growing, shown
@@ -84,18 +85,15 @@ class Items(Growing):
         vector: Array = self._table[number] if number < base else view.vectors[number - base]
         return vector
 
-    def describe(self, row: Mapping[str, Any]) -> Array:
-        """Return the vector of an item by its fields: [dimensions] float32.
+    def describe(self, row: Mapping[str, Any], subject: str = "product") -> Array:
+        """Return the vector of an item by its fields: [dimensions] float32; `subject` is what errors call it.
 
         Raises:
             InputError: the bundle knows nothing of its items but ids, or the row has none of the fields.
         """
         if self.content is None:
-            raise InputError(
-                f"product {row.get('id')!r:.60}: this bundle knows items by their ids alone, without fields"
-            )
-        vector: Array = self.content.vectors([row])[0]
-        return vector
+            raise InputError(f"{subject}: this bundle knows items by their ids alone, without fields")
+        return self.content.vector(plain_row(row, subject), subject)
 
     def add_described(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add items that nobody has taken yet, by their fields, or replace the rows of those with the same ids.
@@ -103,7 +101,9 @@ class Items(Growing):
         Raises:
             InputError: as `describe` and `add`.
         """
-        self.add(rows, np.array([self._vector_for(row) for row in rows], np.float32))
+        plain = plain_rows(rows)
+        vectors = [self._vector_for(row, f"product {place}") for place, row in enumerate(plain)]
+        self.add(plain, np.array(vectors, np.float32))
 
     def rank(
         self,
@@ -125,7 +125,7 @@ class Items(Growing):
             InputError: a filter does not fit the catalogue.
         """
         view = self._view
-        known = {*self._products.columns, *(view.products.columns if view.products else ())}
+        known = self._fields(view)
         mask = shown(self._products.mask(filters, known), view.hidden)
         followers = self._transitions.after(history if blend.counted else (), blend.decay)
         numbers, scores = self._candidates(interest, followers, seen, count, mask, blend)
@@ -140,10 +140,24 @@ class Items(Growing):
             found = sorted(found, key=lambda item: -item.score)[:count]
         return found
 
+    def check(self, filters: Mapping[str, Any]) -> None:
+        """Refuse filters that `rank` cannot apply.
+
+        Raises:
+            InputError: as `rank`.
+        """
+        view = self._view
+        for products in (self._products, view.products):
+            if products is not None:
+                products.check(filters, self._fields(view))
+
     def score(self, interest: Array, history: Sequence[int], number: int, blend: Blend) -> float:
         """Return the score that one item has for a history."""
         followers = self._transitions.after(history, blend.decay)
         return float(self.vector(number) @ interest) + float(_bonus(followers, blend, np.array([number]))[0])
+
+    def _fields(self, view: "_View") -> set[str]:
+        return {*self._products.columns, *(view.products.columns if view.products is not None else ())}
 
     def _candidates(
         self, interest: Array, followers: Followers, seen: Sequence[int], count: int, mask: Array | None, blend: Blend
@@ -161,9 +175,9 @@ class Items(Growing):
             followers, blend, every
         )  # exact also where a graph was walked
 
-    def _vector_for(self, row: Mapping[str, Any]) -> Array:
+    def _vector_for(self, row: Mapping[str, Any], subject: str) -> Array:
         number = self._products.number_of(str(row.get("id")))
-        return self.describe(row) if number is None else self.vector(number)
+        return self.describe(row, subject) if number is None else self.vector(number)
 
     def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
         base, dimensions = len(self._products), self._table.shape[1]

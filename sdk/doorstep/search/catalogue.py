@@ -83,8 +83,7 @@ class Catalogue(Growing):
             InputError: a filter does not fit the catalogue.
         """
         view = self._view
-        known = {field for segment in view.segments for field in segment.products.columns}
-        masks = [segment.products.mask(filters, known) for segment in view.segments]
+        masks = [segment.products.mask(filters, view.fields) for segment in view.segments]
         parts = [
             _candidates(segment, shown(mask, hidden), text, vector, pool)
             for segment, mask, hidden in zip(view.segments, masks, view.hidden, strict=True)
@@ -97,6 +96,16 @@ class Catalogue(Growing):
             segment, number = places[place]
             found.append(Found(view.segments[segment].products.row(number), float(sums[place])))
         return found
+
+    def check(self, filters: Mapping[str, Any]) -> None:
+        """Refuse filters that `search` cannot apply.
+
+        Raises:
+            InputError: as `search`.
+        """
+        view = self._view
+        for segment in view.segments:
+            segment.products.check(filters, view.fields)
 
     def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
         segments: list[Segment] = [self._base]
@@ -112,6 +121,11 @@ class _View(NamedTuple):
 
     segments: tuple[Segment, ...]
     hidden: tuple[Array | None, ...]
+
+    @property
+    def fields(self) -> set[str]:
+        """Names of the fields that products of any segment can be filtered by."""
+        return {field for segment in self.segments for field in segment.products.columns}
 
 
 class _Candidates(NamedTuple):

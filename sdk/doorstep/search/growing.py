@@ -14,6 +14,7 @@ import numpy as np
 
 from doorstep.errors import FormatError, InputError
 from doorstep.files import write_atomic
+from doorstep.given import plain_rows
 from doorstep.search.products import Products, table
 from doorstep.search.vectors import unit
 from doorstep.tensors import Array
@@ -46,15 +47,17 @@ class Growing:
             vectors: [rows, dimensions] float32; they are scaled to length 1.
 
         Raises:
-            InputError: ids are missing or repeated, or more than `MAX_ADDED` would be added.
+            InputError: a row is no dict that JSON holds, ids are missing or repeated, or more than `MAX_ADDED` would be
+                added.
         """
+        rows = plain_rows(rows)
         if len(rows) != len(vectors) or not np.isfinite(vectors).all():
             raise InputError(f"products: expected {len(rows)} vectors of finite numbers, got {len(vectors)}")
         table(rows)
         with self._lock:
             added = dict(self._added)
             for row, vector in zip(rows, unit(np.asarray(vectors, np.float32)), strict=True):
-                added[str(row["id"])] = (dict(row), vector)
+                added[str(row["id"])] = (row, vector)
             if len(added) > MAX_ADDED:
                 raise InputError(
                     f"products: expected at most {MAX_ADDED} added ones, got {len(added)}; make a new bundle"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import mmap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from doorstep.errors import FormatError, InputError
+from doorstep.given import is_endless, plain, told
 from doorstep.tensors import Array
 
 ROWS, STARTS, IDS, NUMBERS, FIELDS = "rows.jsonl", "starts.npy", "ids.npy", "numbers.npy", "fields.json"
 _MOST_NAMES = 65_536  # distinct texts of a field that can be filtered by
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Column(NamedTuple):
@@ -22,27 +25,44 @@ class Column(NamedTuple):
     values: Array
     names: tuple[str, ...] | None = None
 
-    def mask(self, wanted: Any, field: str) -> Array:
-        """Return which products have what is wanted: a value, a list of values, or `{"min": …, "max": …}`.
+    def read(self, wanted: Any, field: str) -> "Between | list[Any]":
+        """Return what a filter wants: a value, a list of values, or `{"min": …, "max": …}`.
 
         Raises:
             InputError: the field does not hold such values.
         """
         if isinstance(wanted, Mapping):
             if self.names is not None or not wanted or wanted.keys() - {"min", "max"}:
-                raise InputError(f"filters: {field}: expected min and max of a number, got {wanted!s:.60}")
-            low, high = (_number(wanted.get(side, bound), field) for side, bound in _BOUNDS)
-            between: Array = (self.values >= low) & (self.values <= high)
-            return between
+                raise InputError(f"filters: {field}: expected min and max of a number, got {told(wanted, 60)}")
+            return Between(_number(wanted.get("min", -np.inf), field), _number(wanted.get("max", np.inf), field))
         values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
         if self.names is None:
-            return np.isin(self.values, np.array([_number(value, field) for value in values], np.float32))
+            return [_number(value, field) for value in values]
         if not all(isinstance(value, str) for value in values):
-            raise InputError(f"filters: {field}: expected texts, got {wanted!s:.60}")
-        return np.isin(self.values, [place for place, name in enumerate(self.names) if name in set(values)])
+            raise InputError(f"filters: {field}: expected texts, got {told(wanted, 60)}")
+        return list(values)
+
+    def mask(self, wanted: Any, field: str) -> Array:
+        """Return which products have what is wanted.
+
+        Raises:
+            InputError: as `read`.
+        """
+        found = self.read(wanted, field)
+        if isinstance(found, Between):
+            between: Array = (self.values >= found.low) & (self.values <= found.high)
+            return between
+        if self.names is None:
+            return np.isin(self.values, np.array(found, np.float32))
+        chosen = set(found)
+        return np.isin(self.values, [place for place, name in enumerate(self.names) if name in chosen])
 
 
-_BOUNDS = (("min", -np.inf), ("max", np.inf))
+class Between(NamedTuple):
+    """Numbers from `low` to `high`, both included; infinite where there is no bound."""
+
+    low: float
+    high: float
 
 
 class Products:
@@ -96,17 +116,27 @@ class Products:
         Raises:
             InputError: a field that the catalogue lacks, or that does not hold such values.
         """
+        self.check(filters, elsewhere)
         kept: Array | None = None
         for field, wanted in filters.items():
-            if field not in self.columns and field in elsewhere:
-                return np.zeros(len(self), bool)
             if field not in self.columns:
-                raise InputError(
-                    f"filters: expected some of {', '.join(sorted(self.columns)) or 'none'}, got {field!r:.60}"
-                )
+                return np.zeros(len(self), bool)
             found = self.columns[field].mask(wanted, field)
             kept = found if kept is None else kept & found
         return kept
+
+    def check(self, filters: Mapping[str, Any], elsewhere: Collection[str] = ()) -> None:
+        """Refuse filters that `mask` cannot apply, without looking at a product.
+
+        Raises:
+            InputError: as `mask`.
+        """
+        for field, wanted in filters.items():
+            if field in self.columns:
+                self.columns[field].read(wanted, field)
+            elif field not in elsewhere:
+                known = ", ".join(sorted(self.columns)) or "none"
+                raise InputError(f"filters: expected some of {known}, got {told(field, 60)}")
 
 
 def write_products(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -171,7 +201,7 @@ def id_key(id_: str) -> int:
 def _id(row: Mapping[str, Any], place: int) -> str:
     id_ = row.get("id")
     if not isinstance(id_, str) or not id_:
-        raise InputError(f"product {place}: expected an id (str), got {id_!r:.40}")
+        raise InputError(f"product {place}: expected an id (str), got {told(id_)}")
     return id_
 
 
@@ -198,6 +228,7 @@ def _names(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _number(value: Any, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"filters: {field}: expected a number, got {value!r:.40}")
-    return float(value)
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or is_endless(found) or math.isnan(found):
+        raise InputError(f"filters: {field}: expected a number, got {told(value)}")
+    return float(found) if abs(found) <= _LARGEST else math.copysign(math.inf, found)

@@ -93,19 +93,27 @@ class GraphVectors:
         return len(self._index)
 
     def nearest(self, query: Array, count: int, mask: Array | None = None) -> Near:
-        """Where few may be returned all of them are compared; else the nearest of `_WIDER` times as many are."""
+        """Where few may be returned all of them are compared; else the nearest of `_WIDER` times as many are, and again
+        as many times more where those hold too few that may be returned.
+        """
         if mask is not None and np.count_nonzero(mask) <= EXACT:
             allowed = np.flatnonzero(mask)
             scores = self.scores(query, allowed)
             best = top(scores, count)
             return Near(allowed[best], scores[best])
-        wanted = count if mask is None else _WIDER * count
-        found = self._index.search(query, min(wanted, len(self._index)))
-        near = Near(np.asarray(found.keys, np.int64), 1 - np.asarray(found.distances, np.float32))
         if mask is None:
-            return near
-        kept = mask[near.numbers]
-        return Near(near.numbers[kept][:count], near.scores[kept][:count])
+            return self._walk(query, count)
+        wanted = _WIDER * count
+        while True:
+            near = self._walk(query, wanted)
+            kept = mask[near.numbers]
+            if np.count_nonzero(kept) >= count or wanted >= len(self):
+                return Near(near.numbers[kept][:count], near.scores[kept][:count])
+            wanted *= _WIDER
+
+    def _walk(self, query: Array, count: int) -> Near:
+        found = self._index.search(query, min(count, len(self)))
+        return Near(np.asarray(found.keys, np.int64), 1 - np.asarray(found.distances, np.float32))
 
     def scores(self, query: Array, numbers: Array) -> Array:
         if len(numbers) == 0:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from doorstep.errors import FormatError, InputError
+from doorstep.given import told
 from doorstep.results import Heard
 from doorstep.sound.resample import resample
 from doorstep.sound.voice import Voice, utterances
@@ -73,8 +74,13 @@ class SoundReader:
         lengths = [max(len(row), self.options.min_samples) for row in rows]
         return {"waveform": waveform, "lengths": np.array(lengths, self._dtypes["lengths"])}
 
-    def listen(self, chunks: Iterable[Any], predict: Callable[[Any], Any]) -> Iterator[Heard]:
+    def listen(
+        self, chunks: Iterable[Any], predict: Callable[[Any], Any], on_error: str = "raise"
+    ) -> Iterator[Heard | InputError]:
         """Cut a stream into utterances and answer each as soon as it ends; a bare array has the model's own rate.
+
+        Args:
+            on_error: `return` yields the error of a wrong chunk and listens on.
 
         Raises:
             InputError: a chunk is no sound, or of another rate than the first.
@@ -84,8 +90,14 @@ class SoundReader:
         def read(chunk: Any) -> Recording:
             return recording_of(chunk, options.rate, _LONGEST_CHUNK)
 
-        for start, end, (samples, rate) in utterances(chunks, read, options.voice, options.max_seconds):
-            yield Heard(start, end, predict({"array": samples, "sampling_rate": rate}))
+        for found in utterances(chunks, read, options.voice, options.max_seconds):
+            if not isinstance(found, InputError):
+                samples, rate = found.recording
+                yield Heard(found.start, found.end, predict({"array": samples, "sampling_rate": rate}))
+            elif on_error == "return":
+                yield found
+            else:
+                raise found
 
     def _waveform(self, item: Any) -> Array:
         samples, rate = recording_of(item, self.options.rate, self.options.max_seconds)
@@ -108,7 +120,7 @@ def recording_of(item: Any, rate: int, most_seconds: float) -> Recording:
         array, rate = item["array"], item["sampling_rate"]
         if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool) or not isinstance(array, np.ndarray):
             raise InputError(
-                f"expected an array and a whole number of samples a second, got {type(array).__name__} and {rate!r:.40}"
+                f"expected an array and a whole number of samples a second, got {type(array).__name__} and {told(rate)}"
             )
         check_rate(int(rate))
         found = Recording(_one_channel(array, int(rate), most_seconds), int(rate))
@@ -145,7 +157,8 @@ def _one_channel(array: Array, rate: int, most_seconds: float) -> Array:
         raise InputError(f"expected at most {most_seconds:g} s of sound, got {max(array.shape) / rate:.1f} s; cut it")
     samples: Array
     if array.dtype.kind == "f":
-        samples = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, and is refused
+            samples = array.astype(np.float32)
     elif array.dtype == np.uint8:
         samples = (array.astype(np.float32) - 128) / 128
     elif array.dtype.kind == "i":

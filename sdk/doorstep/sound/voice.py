@@ -48,14 +48,13 @@ class Utterance(NamedTuple):
 
 def utterances(
     chunks: Iterable[Any], read: Callable[[Any], Recording], voice: Voice, most_seconds: float
-) -> Iterator[Utterance]:
+) -> Iterator[Utterance | InputError]:
     """Yield every utterance as soon as it ends, or is as long as may be answered at once.
+
+    A chunk that is no sound, or of another rate than the first, gives an error that names its place; listening goes on.
 
     Args:
         read: a chunk to sound in one channel.
-
-    Raises:
-        InputError: a chunk is no sound, or of another rate than the first; its place is named.
     """
     cutter: _Cutter | None = None
     for place, chunk in enumerate(chunks):
@@ -66,7 +65,10 @@ def utterances(
             if rate != cutter.rate:
                 raise InputError(f"expected {cutter.rate} samples a second as before, got {rate}")
         except InputError as error:
-            raise InputError(f"chunk {place}: {error}") from error
+            wrong = InputError(f"chunk {place}: {error}")
+            wrong.__cause__ = error
+            yield wrong
+            continue
         yield from cutter.take(samples)
     if cutter is not None:
         yield from cutter.finish()

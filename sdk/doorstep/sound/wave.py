@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from doorstep.errors import InputError
+from doorstep.given import told
 from doorstep.tensors import Array
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 192_000
@@ -131,7 +132,7 @@ def check_rate(rate: int) -> None:
         InputError: it is below 1,000 or above 192,000.
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise InputError(f"expected {LOWEST_RATE} to {HIGHEST_RATE} samples a second, got {rate}")
+        raise InputError(f"expected {LOWEST_RATE} to {HIGHEST_RATE} samples a second, got {told(rate)}")
 
 
 def _decode(data: bytes, form: Format) -> Array:

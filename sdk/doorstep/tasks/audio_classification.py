@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
+from doorstep.errors import InputError
 from doorstep.results import Classification, Heard
 from doorstep.sound.items import SoundOptions, SoundReader
 from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, strict_options
@@ -40,9 +41,11 @@ class AudioClassification(Labelling):
 
         return SoundPieces(self._reader.read([item])[0], self._reader.options.rate, max_parts)
 
-    def listen(self, chunks: Iterable[Any], predict: Callable[[Any], Any]) -> Iterator[Heard]:
+    def listen(
+        self, chunks: Iterable[Any], predict: Callable[[Any], Any], on_error: str = "raise"
+    ) -> Iterator[Heard | InputError]:
         """Cut a stream into utterances and answer each."""
-        return self._reader.listen(chunks, predict)
+        return self._reader.listen(chunks, predict, on_error)
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> AudioClassification:

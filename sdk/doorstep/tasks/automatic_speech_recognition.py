@@ -5,6 +5,7 @@ from typing import Any
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
+from doorstep.errors import InputError
 from doorstep.results import Heard, Transcript
 from doorstep.sound.ctc import CtcDecoder, CtcOptions
 from doorstep.sound.items import SoundOptions, SoundReader
@@ -32,9 +33,11 @@ class SpeechRecognition:
         logits = next(iter(fetches.values()))  # [batch, frames, tokens]; frames of padding are blank
         return [self._decoder.transcript(frames) for frames in logits]
 
-    def listen(self, chunks: Iterable[Any], predict: Callable[[Any], Any]) -> Iterator[Heard]:
+    def listen(
+        self, chunks: Iterable[Any], predict: Callable[[Any], Any], on_error: str = "raise"
+    ) -> Iterator[Heard | InputError]:
         """Cut a stream into utterances and answer each."""
-        return self._reader.listen(chunks, predict)
+        return self._reader.listen(chunks, predict, on_error)
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> SpeechRecognition:

@@ -13,6 +13,7 @@ import numpy as np
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import FormatError, InputError
+from doorstep.given import is_endless, names_of, plain, told
 from doorstep.recommend.items import Blend, Items
 from doorstep.results import Hit, Ranking
 from doorstep.search.vectors import unit
@@ -144,21 +145,27 @@ class NextItem:
         return Ranking(tuple(Hit(item.row["id"], item.score, item.row) for item in found), notes)
 
     def _row(self, item: Any, place: int) -> Row:
-        plain = {"items": item} if isinstance(item, (list, tuple)) else item
+        asked = {"items": item} if isinstance(item, (list, tuple)) else item
         if (
-            not isinstance(plain, dict)
-            or not plain.keys() <= _KEYS
-            or not isinstance(plain.get("items"), (list, tuple))
+            not isinstance(asked, dict)
+            or not asked.keys() <= _KEYS
+            or not isinstance(asked.get("items"), (list, tuple))
         ):
-            got = ", ".join(map(str, plain))[:80] if isinstance(plain, dict) else type(plain).__name__
+            got = names_of(asked) if isinstance(asked, dict) else type(asked).__name__
             raise InputError(
                 f"item {place}: expected a list of item ids, or a dict of items, filters, top_k, got {got}"
             )
-        history, count, filters = plain["items"], plain.get("top_k", self._options.top_k), plain.get("filters") or {}
+        history, filters = asked["items"], asked.get("filters")
+        count = plain(asked.get("top_k", self._options.top_k))
         if type(count) is not int or not 1 <= count <= MAX_COUNT:
-            raise InputError(f"item {place}: top_k: expected 1 to {MAX_COUNT}, got {count!r:.40}")
+            raise InputError(f"item {place}: top_k: expected 1 to {MAX_COUNT}, got {told(count)}")
+        filters = {} if isinstance(filters, (list, type(None))) and not filters else filters
         if not isinstance(filters, dict):
             raise InputError(f"item {place}: filters: expected a dict of field to value, got {type(filters).__name__}")
+        try:
+            self.items.check(filters)
+        except InputError as error:
+            raise InputError(f"item {place}: {error}") from error
         if not 1 <= len(history) <= MAX_HISTORY:
             raise InputError(f"item {place}: expected 1 to {MAX_HISTORY} items in a history, got {len(history)}")
         known, skipped = self._look_up(history, place)
@@ -173,18 +180,18 @@ class NextItem:
     def _look_up(self, history: Sequence[Any], place: int) -> tuple[list[tuple[str, int, Array]], list[str]]:
         """Return (id, number, vector) of every item that is known, oldest first, and the ids of the others."""
         known, skipped = [], []
-        for entry in history:
+        for at, entry in enumerate(history):
             fields = entry if isinstance(entry, dict) else {}
-            id_ = fields.get("id") if fields else entry
-            if type(id_) is int:
+            id_ = plain(fields.get("id") if fields else entry)
+            if type(id_) is int and not is_endless(id_):
                 id_ = str(id_)
             if not isinstance(id_, str) or not id_:
-                raise InputError(f"item {place}: expected ids (text or whole numbers), got {id_!r:.40}")
+                raise InputError(f"item {place}: items[{at}]: expected ids (text or whole numbers), got {told(id_)}")
             number = self.items.number_of(id_)
             if number is not None:
                 known.append((id_, number, self.items.vector(number)))
             elif len(fields) > 1 and self.items.content is not None:
-                known.append((id_, -1, self.items.describe(fields)))
+                known.append((id_, -1, self.items.describe(fields, f"item {place}: items[{at}]")))
             else:
                 skipped.append(id_)
         return known, skipped

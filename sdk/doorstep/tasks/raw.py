@@ -7,6 +7,7 @@ import numpy as np
 
 from doorstep.bundle import Bundle
 from doorstep.errors import InputError
+from doorstep.given import names_of
 from doorstep.results import Tensors
 from doorstep.tasks.labelling import strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
@@ -41,7 +42,7 @@ class RawTensors:
         if not isinstance(item, dict) and len(self._specs) == 1:
             item = {next(iter(self._specs)): item}
         if not isinstance(item, dict) or item.keys() != self._specs.keys():
-            got = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+            got = names_of(item) if isinstance(item, dict) else type(item).__name__
             raise InputError(f"item {place}: expected a dict of {', '.join(self._specs)}, got {got:.100}")
         return {name: self._array(spec, item[name], place) for name, spec in self._specs.items()}
 

@@ -9,6 +9,7 @@ from tokenizers import Encoding
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import FormatError, InputError
+from doorstep.given import names_of, plain, plain_row, plain_rows, told
 from doorstep.results import Hit, Ranking, Vector
 from doorstep.search.catalogue import Catalogue, Weights
 from doorstep.tasks.labelling import strict_options
@@ -100,16 +101,22 @@ class Search:
     def _row(self, item: Any, place: int) -> Row:
         if isinstance(item, str):
             item = {"query": item}
-        if isinstance(item, dict) and item.keys() == {"product"} and isinstance(item["product"], dict):
-            return Row(_NOTHING, _checked(self.catalogue.text_of(item["product"]), place), {}, 0)
+        if isinstance(item, dict) and item.keys() == {"product"}:
+            product = plain_row(item["product"], f"item {place}: product")
+            return Row(_NOTHING, _checked(self.catalogue.text_of(product), place), {}, 0)
         if not isinstance(item, dict) or not item.keys() <= _KEYS or "query" not in item:
-            got = ", ".join(map(str, item))[:80] if isinstance(item, dict) else type(item).__name__
+            got = names_of(item) if isinstance(item, dict) else type(item).__name__
             raise InputError(f"item {place}: expected a query (str), or a dict of query, filters, top_k, got {got}")
-        count, filters = item.get("top_k", self._options.top_k), item.get("filters") or {}
+        count, filters = plain(item.get("top_k", self._options.top_k)), item.get("filters")
         if type(count) is not int or not 1 <= count <= MAX_COUNT:
-            raise InputError(f"item {place}: top_k: expected 1 to {MAX_COUNT}, got {count!r:.40}")
+            raise InputError(f"item {place}: top_k: expected 1 to {MAX_COUNT}, got {told(count)}")
+        filters = {} if isinstance(filters, (list, type(None))) and not filters else filters
         if not isinstance(filters, dict):
             raise InputError(f"item {place}: filters: expected a dict of field to value, got {type(filters).__name__}")
+        try:
+            self.catalogue.check(filters)
+        except InputError as error:
+            raise InputError(f"item {place}: {error}") from error
         return Row(_NOTHING, _checked(item["query"], place), filters, count)
 
 
@@ -119,12 +126,13 @@ def add_products(predictor: Any, products: Sequence[Mapping[str, Any]]) -> None:
     `predictor.task.catalogue.save(folder)` keeps them, `restore(folder)` brings them back.
 
     Raises:
-        InputError: a product has no id, or no text to be found by.
+        InputError: a product has no id, no text to be found by, or a field that JSON does not hold.
     """
     import numpy as np
 
-    vectors = predictor.predict_many([{"product": dict(product)} for product in products])
-    predictor.task.catalogue.add(products, np.array([vector.values for vector in vectors], np.float32))
+    rows = plain_rows(products)
+    vectors = predictor.predict_many([{"product": row} for row in rows])
+    predictor.task.catalogue.add(rows, np.array([vector.values for vector in vectors], np.float32))
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> Search:

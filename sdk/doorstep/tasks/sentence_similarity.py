@@ -9,6 +9,7 @@ from tokenizers import Encoding
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import FormatError, InputError
+from doorstep.given import names_of, told
 from doorstep.results import Vector
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
@@ -66,11 +67,12 @@ class SentenceSimilarity:
         prompt = self._options.default_prompt
         if isinstance(item, dict):
             if not item.keys() <= {"text", "prompt"} or "text" not in item:
-                raise InputError(f"item {place}: expected text and prompt, got {', '.join(map(str, item))[:80]}")
+                raise InputError(f"item {place}: expected text and prompt, got {names_of(item)}")
             prompt, item = item.get("prompt", prompt), item["text"]
-            if prompt not in self._options.prompts and prompt:
+            prompt = "" if prompt is None else prompt
+            if not isinstance(prompt, str) or (prompt and prompt not in self._options.prompts):
                 known = ", ".join(self._options.prompts) or "none"
-                raise InputError(f"item {place}: expected one of the prompts {known}, got {prompt!r:.60}")
+                raise InputError(f"item {place}: prompt: expected one of the prompts {known}, got {told(prompt, 60)}")
         if not isinstance(item, str):
             return item  # refused by the encoder, which knows its place
         return self._options.prompts.get(prompt, "") + item

@@ -15,6 +15,7 @@ import numpy as np
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import FormatError, InputError
+from doorstep.given import is_endless, plain, told
 from doorstep.results import Classification
 from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
@@ -28,6 +29,7 @@ MISSING, UNSEEN, FIRST = 0, 1, 2
 """Codes of categories; the first that training knew has `FIRST`."""
 
 _MOST_CHARACTERS = 10_000
+_LONGEST_NAME = 100  # of a wrong field, compared with the right ones
 _LARGEST = 3e38
 _EDGE = 1.7  # numbers are spread over -1.7 to 1.7, about a standard normal's middle
 
@@ -96,11 +98,11 @@ class TabularEncoder:
             raise InputError(f"item {place}: expected a dict of fields, got {got}")
         for name in item:
             if name not in self._fields:
-                near = get_close_matches(str(name), self._fields, 1)
+                near = get_close_matches(name[:_LONGEST_NAME], self._fields, 1) if isinstance(name, str) else ()
                 hint = f"; is it {near[0]!r}?" if near else f"; known: {', '.join(self._fields)}"[:300]
-                raise InputError(f"item {place}: no field {name!r:.60}{hint}")
-        raw = np.array([_number(item.get(f.name), f.name, place) for f in self._numbers], np.float32)
-        codes = [self._code(f.name, item.get(f.name), place) for f in self._categories]
+                raise InputError(f"item {place}: no field {told(name, 60)}{hint}")
+        raw = np.array([_number(plain(item.get(f.name)), f.name, place) for f in self._numbers], np.float32)
+        codes = [self._code(f.name, plain(item.get(f.name)), place) for f in self._categories]
         missing = np.isnan(raw)
         scaled = [
             0.0 if math.isnan(value) else _spread(value, f)
@@ -119,8 +121,8 @@ class TabularEncoder:
             return MISSING
         if not isinstance(value, (str, int, float)) or (isinstance(value, str) and len(value) > _MOST_CHARACTERS):
             raise InputError(f"item {place}: {name}: expected a short text or a number, got {type(value).__name__}")
-        if isinstance(value, float) and math.isinf(value):
-            raise InputError(f"item {place}: {name}: expected a finite number, got {value!r}")
+        if is_endless(value) or (isinstance(value, float) and math.isinf(value)):
+            raise InputError(f"item {place}: {name}: expected a finite number that float64 holds, got {told(value)}")
         if isinstance(value, (bool, float)) and value == int(value):
             value = int(value)
         return self._codes[name].get(str(value), UNSEEN)
@@ -176,16 +178,17 @@ def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]
 
 def is_missing(value: Any) -> bool:
     """Tell whether a value says that nothing is known."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    found = plain(value)
+    return found is None or (isinstance(found, str) and not found) or (isinstance(found, float) and math.isnan(found))
 
 
 def _number(value: Any, name: str, place: int) -> float:
     if value is None:
         return math.nan
     if not isinstance(value, (int, float)):
-        raise InputError(f"item {place}: {name}: expected a number, got {type(value).__name__} {value!r:.40}")
+        raise InputError(f"item {place}: {name}: expected a number, got {type(value).__name__} {told(value)}")
     if abs(value) > _LARGEST:
-        raise InputError(f"item {place}: {name}: expected a finite number that float32 holds, got {str(value)[:20]}")
+        raise InputError(f"item {place}: {name}: expected a finite number that float32 holds, got {told(value)}")
     return float(value)
 
 

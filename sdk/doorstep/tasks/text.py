@@ -53,13 +53,17 @@ class TextEncoder:
             raise FormatError(f"max_length: expected more than the {frame} special tokens, got {max_length}")
         return cls(tokenizer, inputs)
 
-    def encode(self, texts: Sequence[Any], has_offsets: bool = False) -> list[Encoding]:
-        """Tokenize texts, truncated to the maximum length; `has_offsets` keeps the characters each token covers.
+    def encode(self, texts: Sequence[Any], has_offsets: bool = False, first: int = 0) -> list[Encoding]:
+        """Tokenize texts, truncated to the maximum length.
+
+        Args:
+            has_offsets: keep the characters each token covers.
+            first: place of the first text among the items, for errors.
 
         Raises:
             InputError: an item is no text, or is longer than `MAX_CHARACTERS`.
         """
-        for place, text in enumerate(texts):
+        for place, text in enumerate(texts, first):
             if type(text) is not str:
                 _refuse_type(text, place)
             if len(text) > MAX_CHARACTERS:
@@ -70,7 +74,7 @@ class TextEncoder:
             encode = self._tokenizer.encode_batch if has_offsets else self._tokenizer.encode_batch_fast
             return list(encode(list(texts)))
         except (TypeError, UnicodeEncodeError) as error:
-            place = next((place for place, text in enumerate(texts) if _has_lone_surrogate(text)), 0)
+            place = next((place for place, text in enumerate(texts, first) if _has_lone_surrogate(text)), first)
             raise _surrogate(place) from error
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], place: int) -> list[Encoding]:

@@ -9,6 +9,7 @@ from tokenizers import Encoding
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import FormatError, InputError, UsageError
+from doorstep.given import names_of, plain, told
 from doorstep.results import Hit, Ranking
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
@@ -122,9 +123,9 @@ class TextRanking:
 
     def _row(self, item: Any, place: int) -> Row:
         if not isinstance(item, dict) or not item.keys() <= _KEYS or not {"query", "texts"} <= item.keys():
-            got = ", ".join(map(str, item))[:80] if isinstance(item, dict) else type(item).__name__
+            got = names_of(item) if isinstance(item, dict) else type(item).__name__
             raise InputError(f"item {place}: expected a dict of query, texts and perhaps top_k, got {got}")
-        query, texts, count = item["query"], item["texts"], item.get("top_k", self._options.top_k)
+        query, texts, count = item["query"], item["texts"], plain(item.get("top_k", self._options.top_k))
         if not isinstance(query, str) or not query.strip():
             got = "only white space" if isinstance(query, str) else type(query).__name__
             raise InputError(f"item {place}: query: expected a text, got {got}")
@@ -138,7 +139,7 @@ class TextRanking:
             if not isinstance(text, str):
                 raise InputError(f"item {place}: texts[{number}]: expected a text (str), got {type(text).__name__}")
         if type(count) is not int or count < 1:
-            raise InputError(f"item {place}: top_k: expected 1 or more, got {count!r:.40}")
+            raise InputError(f"item {place}: top_k: expected 1 or more, got {told(count)}")
         if (total := len(query) + sum(map(len, texts))) > MAX_CHARACTERS:
             raise InputError(f"item {place}: expected at most {MAX_CHARACTERS} characters, got {total}; cut the texts")
         return Row(query, tuple(texts), count)

@@ -1,11 +1,12 @@
 """token-classification: a text to labelled spans with character offsets.
 
-A text longer than the model reads is read in windows that overlap; a token is judged where it has most context.
+A text longer than the model reads is read in windows that overlap; a token is judged where it has most context. However
+long texts are, the engine is given `MOST_WINDOWS` at once, and of a text of more no tokens are kept while it waits.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,11 @@ from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
+MOST_WINDOWS = 32
+"""Windows that one run of the engine is given."""
+
 _IMPOSSIBLE = -1e9
+_ENCODED_AT_ONCE = 50_000  # characters; their tokens and offsets take up to 250 bytes each
 # Thai, Lao, Burmese, Khmer, kana, Chinese ideographs, half-width kana
 _SPACELESS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
@@ -49,16 +54,18 @@ class TokenOptions(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A text and the windows it is read in."""
+    """A text and the windows it is read in.
+
+    Attributes:
+        size: how many windows there are.
+        tokens: of all windows together.
+        windows: empty where there are more than `MOST_WINDOWS`; they are made again when the text is answered.
+    """
 
     text: str
+    size: int
+    tokens: int
     windows: tuple[Encoding, ...]
-
-    @property
-    def ids(self) -> list[int]:
-        """Token ids of the first window."""
-        ids: list[int] = self.windows[0].ids
-        return ids
 
 
 class Decoder:
@@ -157,23 +164,50 @@ class TokenClassification:
         self._decoder = decoder
 
     def prepare(self, items: Sequence[Any]) -> Sequence[Row]:
-        encoded = self._encoder.encode(items, has_offsets=True)
-        return [Row(text, (one, *one.overflowing)) for text, one in zip(items, encoded, strict=True)]
+        rows: list[Row] = []
+        for start, stop in _parts([len(text) if isinstance(text, str) else 0 for text in items], _ENCODED_AT_ONCE):
+            encoded = self._encoder.encode(items[start:stop], has_offsets=True, first=start)
+            rows += [_row(text, (one, *one.overflowing)) for text, one in zip(items[start:stop], encoded, strict=True)]
+        return rows
 
     def length(self, row: Row) -> int:
-        return sum(map(len, row.windows))
+        return row.tokens
 
     def collate(self, rows: Sequence[Row]) -> Feeds:
-        return self._encoder.collate([window for row in rows for window in row.windows])
+        return self._encoder.collate([window for row in rows for window in self._windows(row)])
 
     def results(self, fetches: Fetches, rows: Sequence[Row] = ()) -> list[Spans]:
-        probabilities = softmax(next(iter(fetches.values())))  # [windows, sequence, labels]
+        probabilities = list(softmax(next(iter(fetches.values()))))  # of each window [sequence, labels]
+        return self._spans(rows, [self._windows(row) for row in rows], probabilities)
+
+    def answer(self, rows: Sequence[Row], run: Callable[[Feeds], Fetches]) -> list[Spans]:
+        """Answer rows, `MOST_WINDOWS` of their windows a run."""
+        found: list[Spans] = []
+        for start, stop in _parts([row.size for row in rows], MOST_WINDOWS):
+            windows = [self._windows(row) for row in rows[start:stop]]
+            flat = [window for part in windows for window in part]
+            probabilities: list[Array] = []
+            for first in range(0, len(flat), MOST_WINDOWS):
+                fetches = run(self._encoder.collate(flat[first : first + MOST_WINDOWS]))
+                probabilities.extend(softmax(next(iter(fetches.values()))))  # of each window [sequence, labels]
+            found += self._spans(rows[start:stop], windows, probabilities)
+        return found
+
+    def _spans(
+        self, rows: Sequence[Row], windows: Sequence[Sequence[Encoding]], probabilities: Sequence[Array]
+    ) -> list[Spans]:
         found, start = [], 0
-        for row in rows:
-            stop = start + len(row.windows)
-            found.append(self._decoder.spans(row.text, row.windows, list(probabilities[start:stop])))
+        for row, part in zip(rows, windows, strict=True):
+            stop = start + len(part)
+            found.append(self._decoder.spans(row.text, part, probabilities[start:stop]))
             start = stop
         return found
+
+    def _windows(self, row: Row) -> tuple[Encoding, ...]:
+        if row.windows:
+            return row.windows
+        one = self._encoder.encode([row.text], has_offsets=True)[0]
+        return (one, *one.overflowing)
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TokenClassification:
@@ -185,6 +219,23 @@ def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]
         raise FormatError(f"stride: expected 0 to half of max_length {options.max_length}, got {stride}")
     encoder = TextEncoder.from_bytes(bundle.read(options.tokenizer), options.max_length, inputs, stride)
     return TokenClassification(encoder, Decoder(options))
+
+
+def _row(text: str, windows: tuple[Encoding, ...]) -> Row:
+    kept = windows if len(windows) <= MOST_WINDOWS else ()
+    return Row(text, len(windows), sum(map(len, windows)), kept)
+
+
+def _parts(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Yield places from and to, each part of `most` in all, or of one that is larger."""
+    start = total = 0
+    for place, size in enumerate(sizes):
+        if place > start and total + size > most:
+            yield start, place
+            start, total = place, 0
+        total += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 class _Kind(NamedTuple):
