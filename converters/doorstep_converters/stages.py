@@ -26,6 +26,8 @@ from doorstep.files import folder_aside
 from doorstep_converters.sources import source_digest
 from doorstep_converters.together import first_failure, launch_arguments
 
+CURVES = "logs"
+"""Folder of a stage's output for TensorBoard's curves."""
 _INDEX = "stage.json"
 _POLL_S = 0.05
 _TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
@@ -65,7 +67,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a stage left: a folder, its result, and a digest for the stages behind it."""
+    """What a stage left.
+
+    Attributes:
+        digest: of its files, for the stages behind it; without the curves of a training, which have times in them.
+    """
 
     folder: Path
     result: dict[str, Any]
@@ -94,10 +100,10 @@ class StageRunner:
             ConversionError: the process failed; the message ends with its last line, the log holds all of them.
         """
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
-        if (kept := _recall(folder)) is not None:
+        if (kept := recall(folder)) is not None:
             return kept
         with self._alone(folder.name):
-            if (kept := _recall(folder)) is not None:
+            if (kept := recall(folder)) is not None:
                 return kept  # another process made it while this one waited
             unfinished = self._unfinished(folder.name) if stage.is_resumable else None
             shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +115,7 @@ class StageRunner:
                 (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
             if unfinished is not None:
                 shutil.rmtree(unfinished, ignore_errors=True)
-        made = _recall(folder)
+        made = recall(folder)
         if made is None:
             raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")
         return replace(made, is_cached=False)
@@ -171,6 +177,17 @@ class StageRunner:
         return last
 
 
+def recall(folder: Path) -> Output | None:
+    """Return the output that a stage left in `folder`; None where a file is not as it was made, or none is there."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        if index["files"] != _digests(folder):
+            return None
+        return Output(folder, index["result"], _digest(index["files"]), is_cached=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def _lock(file: IO[str]) -> bool:
     """Take the lock of an open file; False where another has it."""
     with suppress(BlockingIOError):
@@ -221,15 +238,9 @@ def _last_line(log: Path, code: int) -> str:
     return f"{reason} (exit code {code}; all of it: {log})"
 
 
-def _recall(folder: Path) -> Output | None:
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        if index["files"] != _digests(folder):
-            return None
-        digest = hashlib.sha256(json.dumps(index["files"], sort_keys=True).encode()).hexdigest()
-        return Output(folder, index["result"], digest, is_cached=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _digest(files: Mapping[str, str]) -> str:
+    own = {path: digest for path, digest in files.items() if not path.startswith(f"{CURVES}/")}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,71 @@ def test_a_second_search_computes_nothing_again(found: Found, order: Order) -> N
     again = search(order, Lines())
     assert [tried.choice for tried in again.tried] == [tried.choice for tried in found.tried]
     assert all(cost.is_kept for cost in again.costs)
+
+
+def _by_name(found: Found) -> dict[str, Point]:
+    return {point.name: point for point in found.points}
+
+
+def _packed(found: Found) -> dict[str, str]:
+    assert found.report is not None and found.report.bundle is not None
+    files = Bundle.open(found.report.bundle).manifest.files
+    return {entry.path: entry.sha256 for entry in files if entry.path.startswith("variants/")}
+
+
+@pytest.mark.slow
+def test_students_damaged_after_a_search_are_made_again_and_not_packed(
+    found: Found, order: Order, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = replace(order, job=replace(order.job, name="mended"), refined=("onnx-int8-static-entropy",))
+    before = search(wanted, Lines())
+    assert {point.variant for point in before.points} == {"onnx-int8", "onnx-int8-static-entropy"}
+    folders = {Path(point.checkpoint) for point in before.points}
+    for folder in folders:
+        damaged = bytearray((folder / "model.safetensors").read_bytes())
+        damaged[-1] ^= 0x40  # the exponent of a weight
+        (folder / "model.safetensors").write_bytes(damaged)
+    capfd.readouterr()
+    after = search(wanted, Lines())
+    assert _packed(after) == _packed(before)
+    assert _by_name(after) == _by_name(before)
+    made = sorted(cost.stage for cost in after.costs if not cost.is_kept)
+    assert made == sorted(folder.parent.name.rpartition("-")[0] for folder in folders)
+    assert "its weights are not those that were measured" in capfd.readouterr().err
+    assert all(cost.is_kept for cost in search(wanted, Lines()).costs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]],
+        lambda lines: [*lines[:3], b"\x00" * len(lines[3]) + b"\n", *lines[4:]],
+        lambda lines: [*lines, b"[1]\n"],
+        lambda lines: [line.replace(b'"variant":', b'"varjant":') for line in lines],
+    ],
+    ids=["cut", "zeros", "list", "renamed"],
+)
+def test_a_journal_that_cannot_be_read_is_set_aside_and_kept_stages_rebuild_the_search(
+    found: Found, order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Callable[..., list[bytes]]
+) -> None:
+    shutil.copytree(order.job.cache, tmp_path / "cache", ignore=shutil.ignore_patterns("*.journal*"))
+    own = replace(order, job=replace(order.job, cache=tmp_path / "cache", out=tmp_path / "out"))
+    before = search(own, Lines())
+    (journal,) = (tmp_path / "cache/search").glob("*.journal")
+    damaged = b"".join(damage(journal.read_bytes().splitlines(keepends=True)))
+    journal.write_bytes(damaged)
+    capfd.readouterr()
+    again = search(own, Lines())
+    aside = journal.with_name(f"{journal.name}.damaged-1")
+    assert "search: its journal cannot be read" in (told := capfd.readouterr().err)
+    assert str(aside) in told
+    assert aside.read_bytes().startswith(damaged)  # Optuna may have put a record behind it before it saw
+    assert _by_name(again) == _by_name(before)
+    assert _packed(again) == _packed(before)
+    assert all(cost.is_kept for cost in again.costs)
+    assert search(own, Lines()).chosen == before.chosen
+    assert "journal" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ class Point:
         figures: bound to figure, as in `budget.KINDS`.
         checkpoint: folder of the student.
         latency: how latencies were found: `measured` or `modelled`.
+        digest: of the stage's output that the folder is part of, as `stages.Output` has it.
     """
 
     choice: str
@@ -26,6 +27,7 @@ class Point:
     figures: dict[str, float | None]
     checkpoint: str
     latency: str = "measured"
+    digest: str = ""
 
     @property
     def name(self) -> str:

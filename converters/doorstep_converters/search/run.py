@@ -16,7 +16,7 @@ from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, workbench
 from doorstep_converters.progress import Watch
 from doorstep_converters.search.executor import require_ray, work_elsewhere
-from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
+from doorstep_converters.search.front import Point, Tried, nearest, pareto, within
 from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.steps import Cost, Steps
 from doorstep_converters.search.study import Study
@@ -76,9 +76,9 @@ def search(order: Order, watch: Watch) -> Found:
             study.enqueue()  # what a lost machine left half done
         study.work()
         study.refine()
+        chosen = study.chosen()
         tried = study.tried()
         points = [point for one in tried for point in one.points]
-        chosen = choose(points, order.budget, order.prefer)
         gates: dict[str, Gates] = {}
         report = None
         if chosen is not None:

@@ -151,8 +151,9 @@ class Steps:
         name = f"train-{choice.name}-{steps or 'all'}"
         return self.run(Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest)))
 
-    def measure(self, choice: str, checkpoint: Path, variants: tuple[str, ...]) -> Judged:
+    def measure(self, choice: str, student: Output, variants: tuple[str, ...]) -> Judged:
         """Convert a trained student and judge each variant on dev."""
+        checkpoint = student.folder / "checkpoint"
         report = self.convert(checkpoint, choice, variants)
         lost = {one.plan.name: one.failure for one in report.candidates if one.failure}
         lost |= {name: reason for name, reason in report.excluded.items() if name in variants}
@@ -164,7 +165,7 @@ class Steps:
             figures = {**self._sizes(report.bundle, variant.name), **_gate_figures(gates)}
             figures |= self._times(variant.name, variant.measured)
             is_here = "measured" if self.rate is None else "modelled"
-            points.append(Point(choice, variant.name, figures, str(checkpoint), is_here))
+            points.append(Point(choice, variant.name, figures, str(checkpoint), is_here, student.digest))
         return Judged(tuple(points), lost)
 
     def convert(self, checkpoint: Path, name: str, variants: tuple[str, ...]) -> Report:
