@@ -6,7 +6,6 @@ files have the digests written when it was made; anything else is computed again
 
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +29,11 @@ CURVES = "logs"
 """Folder of a stage's output for TensorBoard's curves."""
 _INDEX = "stage.json"
 _POLL_S = 0.05
-_TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
+_TOOLS = (
+    "accelerate", "ai-edge-litert", "ai-edge-quantizer", "datasets", "litert-torch", "nncf", "numpy", "onnx", "onnx-ir",
+    "onnxruntime", "onnxscript", "openvino", "peft", "pillow", "pypinyin", "scikit-learn", "scipy", "sentencepiece",
+    "skl2onnx", "tokenizers", "torch", "transformers",
+)  # fmt: skip
 
 Report = Callable[[float], None]
 """Called with the share of a stage that is done (0 to 1)."""
@@ -61,7 +64,7 @@ class Stage:
         """Digest of what the output depends on: inputs, arguments, the job's own code and the tools' versions."""
         source = source_digest(self.job.partition(":")[0])
         values = {name: value for name, value in self.arguments.items() if not _is_path(value)}
-        parts = [self.job, source, list(self.inputs), values, {tool: _version(tool) for tool in _TOOLS}]
+        parts = [self.job, source, list(self.inputs), values, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
@@ -177,6 +180,17 @@ class StageRunner:
         return last
 
 
+def versions() -> dict[str, str]:
+    """Return the version of every library that jobs compute with; "" for one that is not installed."""
+    return {tool: _version(tool) for tool in _TOOLS}
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def recall(folder: Path) -> Output | None:
     """Return the output that a stage left in `folder`; None where a file is not as it was made, or none is there."""
     try:
@@ -247,8 +261,7 @@ def _digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _INDEX:
-            with open(path, "rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = file_digest(path)
     return found
 
 
@@ -257,4 +270,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _version(tool: str) -> str:
-    return version(tool) if importlib.util.find_spec(tool.replace("-", "_")) else ""
+    try:
+        return version(tool)
+    except PackageNotFoundError:
+        return ""

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from doorstep.bundle import Bundle
 from doorstep.cli.main import main
 from doorstep.device import Device
 from doorstep.errors import BudgetError, DataError, UsageError
+from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.job import Job
+from doorstep_converters.pipeline import workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
@@ -28,9 +31,11 @@ from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.report import best_by_latency, summary, write_search_report
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
-from doorstep_converters.search.steps import Cost
+from doorstep_converters.search.steps import Cost, Steps
+from doorstep_converters.search.study import Study
 from doorstep_converters.targets import TARGETS
 
+LABELS = ("buy", "ask", "return")
 Make = Callable[[str], Path]
 
 
@@ -262,6 +267,7 @@ def test_students_damaged_after_a_search_are_made_again_and_not_packed(
 ) -> None:
     wanted = replace(order, job=replace(order.job, name="mended"), refined=("onnx-int8-static-entropy",))
     before = search(wanted, Lines())
+    packed = _packed(before)
     assert {point.variant for point in before.points} == {"onnx-int8", "onnx-int8-static-entropy"}
     folders = {Path(point.checkpoint) for point in before.points}
     for folder in folders:
@@ -270,7 +276,7 @@ def test_students_damaged_after_a_search_are_made_again_and_not_packed(
         (folder / "model.safetensors").write_bytes(damaged)
     capfd.readouterr()
     after = search(wanted, Lines())
-    assert _packed(after) == _packed(before)
+    assert _packed(after) == packed
     assert _by_name(after) == _by_name(before)
     made = sorted(cost.stage for cost in after.costs if not cost.is_kept)
     assert made == sorted(folder.parent.name.rpartition("-")[0] for folder in folders)
@@ -295,6 +301,7 @@ def test_a_journal_that_cannot_be_read_is_set_aside_and_kept_stages_rebuild_the_
     shutil.copytree(order.job.cache, tmp_path / "cache", ignore=shutil.ignore_patterns("*.journal*"))
     own = replace(order, job=replace(order.job, cache=tmp_path / "cache", out=tmp_path / "out"))
     before = search(own, Lines())
+    packed = _packed(before)
     (journal,) = (tmp_path / "cache/search").glob("*.journal")
     damaged = b"".join(damage(journal.read_bytes().splitlines(keepends=True)))
     journal.write_bytes(damaged)
@@ -305,10 +312,52 @@ def test_a_journal_that_cannot_be_read_is_set_aside_and_kept_stages_rebuild_the_
     assert str(aside) in told
     assert aside.read_bytes().startswith(damaged)  # Optuna may have put a record behind it before it saw
     assert _by_name(again) == _by_name(before)
-    assert _packed(again) == _packed(before)
+    assert _packed(again) == packed
     assert all(cost.is_kept for cost in again.costs)
     assert search(own, Lines()).chosen == before.chosen
     assert "journal" not in capfd.readouterr().err
+
+
+def _split(path: Path, changed: str = "") -> Path:
+    """Write a hundred rows in splits that no hash decides; `changed` is a dev text whose label is another one."""
+    rows = []
+    for number in range(100):
+        text, label = f"{('buy', 'how much is', 'send back')[number % 3]} {number}", LABELS[number % 3]
+        label = LABELS[(number + 1) % 3] if text == changed else label
+        rows.append(f"{text},{label},{'dev' if number % 4 == 0 else 'train'}")
+    path.write_text("\n".join(["text,label,split", *rows]) + "\n")
+    return path
+
+
+@contextmanager
+def _steps(order: Order, out: Path, **changes: object) -> Iterator[Steps]:
+    job = replace(order.job, out=out, **changes)
+    with workbench(job, "steps", Lines()) as bench:
+        yield Steps.prepare(replace(order, job=job), bench, Lines(), Device.detect())
+
+
+@pytest.mark.slow
+def test_a_changed_dev_row_trains_again_and_builds_and_teaches_nothing_again(order: Order, tmp_path: Path) -> None:
+    made = []
+    for data in (_split(tmp_path / "one.csv"), _split(tmp_path / "two.csv", changed="buy 0")):
+        with _steps(order, tmp_path, data=data) as steps:
+            choice = order.choices()[0]
+            steps.train(choice, steps.build(choice), 4)
+            made.append({cost.stage for cost in steps.costs if not cost.is_kept})
+    assert f"train-{choice.name}-4" in made[0] & made[1]
+    assert {f"student-{choice.name}", "teach"} <= made[0] - made[1]
+
+
+@pytest.mark.slow
+def test_a_search_is_another_one_where_other_texts_or_brands_teach_or_judge(order: Order, tmp_path: Path) -> None:
+    plan = AugmentPlan(("brand",), brands=str(tmp_path / "brands.txt"))
+    journals = []
+    for brands, limit in (("Acme", 1000), ("Acme", 1000), ("Umbrella", 1000), ("Acme", 10)):
+        (tmp_path / "brands.txt").write_text(f"{brands}\nGlobex\n")
+        with _steps(replace(order, augmented=(True,)), tmp_path, augment=plan, eval_limit=limit) as steps:
+            journals.append(Study(steps.order, steps).journal.name)
+    assert journals[0] == journals[1]
+    assert len(set(journals)) == 3
 
 
 @pytest.mark.slow

@@ -55,3 +55,18 @@ def test_one_that_waits_for_another_process_can_be_stopped(tmp_path: Path) -> No
         runner.close()
         with pytest.raises(ConversionError, match="stopped while another process makes it"):
             runner.run(stage, lambda share: None, 1)
+
+
+@pytest.mark.parametrize(
+    "tool", ["torch", "peft", "tokenizers", "datasets", "accelerate", "scikit-learn", "numpy", "ai-edge-litert"]
+)
+def test_another_version_of_what_computes_makes_a_stage_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    stage = Stage("answer", "doorstep_converters.parity:answer", {})
+    before = stage.key
+    folder = tmp_path / f"{tool.replace('-', '_')}-99.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {tool}\nVersion: 99\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert stage.key != before

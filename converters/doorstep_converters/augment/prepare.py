@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
-from doorstep_converters.checkpoint import find_checkpoint
+from doorstep_converters.checkpoint import find_checkpoint, find_folder
 from doorstep_converters.data import DataSet, Row
-from doorstep_converters.stages import Output, Stage
+from doorstep_converters.stages import Output, Stage, file_digest
 
 CORPUS = "corpus.jsonl"
 
@@ -17,7 +17,7 @@ def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> St
     """Return the stage that augments the training split of `data`.
 
     Raises:
-        UsageError: the plan is wrong. DataError: the teacher lacks labels of the data.
+        UsageError: the plan is wrong. CheckpointError: a checkpoint that it names is not there.
     """
     check_plan(plan)
     content = {
@@ -26,7 +26,7 @@ def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> St
     }
     texts = work / "augment.json"
     texts.write_text(json.dumps(content), encoding="ascii")
-    values, inputs = asdict(plan), [data.digest]
+    values, inputs = asdict(plan), [_digest(texts)]
     if plan.teacher is not None:
         teacher = find_checkpoint(plan.teacher)
         values["teacher"] = str(teacher.folder.resolve())
@@ -36,6 +36,11 @@ def augment_stage(data: DataSet, plan: AugmentPlan, seed: int, work: Path) -> St
             path = Path(values[name]).resolve()
             values[name] = str(path)
             inputs.append(_digest(path))
+    for name in ("generator", "there", "back"):
+        if values[name] is not None:
+            folder = find_folder(values[name]).resolve()
+            values[name] = str(folder)
+            inputs.append(_digest(folder))
     arguments = {"data": str(texts), "plan": values, "seed": seed, "labels": data.labels}
     return Stage("augment", "doorstep_converters.augment.stage:make", arguments, tuple(inputs))
 
@@ -58,10 +63,8 @@ def read_corpus(folder: Path) -> list[Row]:
 
 
 def _digest(path: Path) -> str:
-    """Return a digest over a file, or over the files of a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.is_file():
-            with open(file, "rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
+    """Return a digest over a file, or over the names and files of a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = {file.name: file_digest(file) for file in sorted(path.iterdir()) if file.is_file()}
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

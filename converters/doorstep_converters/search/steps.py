@@ -12,6 +12,7 @@ import numpy as np
 from doorstep.bundle import Bundle
 from doorstep.errors import DataError
 from doorstep.files import write_atomic
+from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.augment.prepare import augment_stage, read_corpus
@@ -29,7 +30,8 @@ from doorstep_converters.search.latency import factor, is_measured_here, rate_he
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.slices import read_slices
-from doorstep_converters.stages import Output, Stage
+from doorstep_converters.sources import source_digest
+from doorstep_converters.stages import Output, Stage, file_digest
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks import find_craft
 from doorstep_converters.variants import Workbench
@@ -119,22 +121,22 @@ class Steps:
         """Make the untrained student, or the pruned teacher."""
         if choice.student.startswith("pruned"):
             return self._prune(PruneSpec.from_name(choice.student))
-        spec = StudentSpec.from_name(choice.student)
+        spec, texts = StudentSpec.from_name(choice.student), self._texts()
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
             "spec": asdict(spec),
-            "texts": str(self._texts()),
+            "texts": str(texts),
             "labels": list(self.teacher.labels or ()),
             "seed": self.order.seed,
         }
-        inputs = (self.teacher.digest, self.data.digest)
+        inputs = (self.teacher.digest, self.teacher.licence, file_digest(texts))
         return self.run(
             Stage(f"student-{choice.student}", "doorstep_converters.students.build:make", arguments, inputs)
         )
 
     def train(self, choice: Choice, student: Output, steps: int) -> Output:
         """Teach the student for so many updates of its weights; 0 until its corpus is learnt."""
-        taught = self._teach(choice.is_augmented)
+        taught, pairs = self._teach(choice.is_augmented), self._pairs()
         options = {
             "max_steps": steps,
             "seed": self.order.seed,
@@ -144,12 +146,20 @@ class Steps:
         arguments = {
             "student": str(student.folder / "checkpoint"),
             "taught": str(taught.folder),
-            "data": str(self._pairs()),
+            "data": str(pairs),
             "options": options,
-            "resume": self._unfinished("train", student.digest, taught.digest, str(options)),
         }
+        inputs = (student.digest, taught.digest, file_digest(pairs))
         name = f"train-{choice.name}-{steps or 'all'}"
-        return self.run(Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest)))
+        return self._run_on(Stage(name, "doorstep_converters.distill:train", arguments, inputs))
+
+    def judged_by(self) -> list[Any]:
+        """Return plain values that tell by what students of this search are taught and judged."""
+        values: list[Any] = [asdict(exam) for exam in self.exams.values()]
+        if any(choice.is_augmented for choice in self.order.choices()):
+            plan = self._augmentation()
+            values += [*self._augment().inputs, plan.transforms, plan.copies, plan.near, plan.sure]
+        return values
 
     def measure(self, choice: str, student: Output, variants: tuple[str, ...]) -> Judged:
         """Convert a trained student and judge each variant on dev."""
@@ -206,11 +216,14 @@ class Steps:
         return weights // 8 + (folder / "tokenizer.json").stat().st_size // 2
 
     def _answers(self, bundle: Path, variant: str, split: str) -> Array:
-        opened = Bundle.open(bundle)
-        digests = [entry.sha256 for entry in opened.manifest.files if entry.path.startswith(f"variants/{variant}/")]
+        manifest = Bundle.open(bundle).manifest
+        read = (f"variants/{variant}/", str(manifest.options.get("tokenizer", "tokenizer.json")))
+        digests = [entry.sha256 for entry in manifest.files if entry.path.startswith(read)]
+        runtime = next(found.runtime for found in manifest.variants if found.name == variant)
         texts = self._file(f"{split}.json", list(self.exams[split].texts))
         arguments = {"bundle": str(bundle.resolve()), "variant": variant, "texts": str(texts)}
-        inputs = (*digests, str(opened.manifest.options), json.dumps(self.exams[split].texts))
+        code = source_digest(RUNTIMES[runtime].module)
+        inputs = (*digests, str(manifest.options), json.dumps(self.exams[split].texts), code)
         stage = Stage(f"judge-{split}-{variant}", "doorstep_converters.parity:answer", arguments, inputs)
         found: Array = np.load(self.run(stage).folder / "probabilities.npy", allow_pickle=False)
         return found
@@ -238,6 +251,7 @@ class Steps:
     def _prune(self, spec: PruneSpec) -> Output:
         """Prune layers, heads, width and vocabulary, in this order: what is gone need not be weighed."""
         room, data, length = "doorstep_converters.prune", str(self._pairs()), self._length()
+        read = (self.teacher.licence, file_digest(self._pairs()), file_digest(self._texts()))
         planned: list[tuple[str, dict[str, Any]]] = []
         if spec.layers:
             planned.append(("layers", {"data": data, "keep": spec.layers, "max_length": length}))
@@ -249,7 +263,7 @@ class Steps:
         folder, digest, output = self.teacher.folder, self.teacher.digest, None
         for part, arguments in planned:
             arguments["checkpoint"] = str(folder.resolve())
-            output = self.run(Stage(f"prune-{part}", f"{room}.{part}:prune", arguments, (digest, self.data.digest)))
+            output = self.run(Stage(f"prune-{part}", f"{room}.{part}:prune", arguments, (digest, *read)))
             folder, digest = output.folder / "checkpoint", output.digest
         assert output is not None  # noqa: S101 -- the vocabulary is always pruned
         return output
@@ -261,19 +275,21 @@ class Steps:
             "corpus": str(corpus),
             "max_length": self._length(),
         }
-        inputs = (self.teacher.digest, hashlib.sha256(corpus.read_bytes()).hexdigest())
-        arguments["resume"] = self._unfinished("teach", *inputs)
         name = "teach-augmented" if is_augmented else "teach"
-        return self.run(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
+        inputs = (self.teacher.digest, file_digest(corpus))
+        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
         rows = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
         if is_augmented:
-            made = self.run(augment_stage(self.data, self._augmentation(), self.order.seed, self.bench.work))
+            made = self.run(self._augment())
             rows += [json.dumps({"text": row.text, "label": row.label}) for row in read_corpus(made.folder)]
         path = self.bench.work / ("augmented.jsonl" if is_augmented else "corpus.jsonl")
         write_atomic(path, "".join(f"{row}\n" for row in rows).encode())
         return path
+
+    def _augment(self) -> Stage:
+        return augment_stage(self.data, self._augmentation(), self.order.seed, self.bench.work)
 
     def _augmentation(self) -> AugmentPlan:
         """Return what the user asked for, else what needs nothing but the data and the teacher."""
@@ -292,12 +308,11 @@ class Steps:
             write_atomic(path, json.dumps(value).encode())
         return path
 
-    def _unfinished(self, *parts: str) -> str:
-        """Return a folder that a killed stage goes on from."""
-        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-        folder = (self.order.job.cache / "search" / "unfinished" / name).resolve()
+    def _run_on(self, stage: Stage) -> Output:
+        """Run a stage that goes on, where it was killed, from what it left in a folder of its own."""
+        folder = (self.order.job.cache / "search" / "unfinished" / stage.key).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return str(folder)
+        return self.run(replace(stage, arguments={**stage.arguments, "resume": str(folder)}))
 
     def _length(self) -> int:
         return min(self.order.job.max_length or _LENGTH, self.teacher.max_length)

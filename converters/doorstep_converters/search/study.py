@@ -20,7 +20,8 @@ from doorstep_converters.search.journal import UNREADABLE, check_lines, set_asid
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.search.steps import Steps
-from doorstep_converters.stages import Output, recall
+from doorstep_converters.sources import whole_digest
+from doorstep_converters.stages import Output, recall, versions
 
 _DOUBLING = 0.25  # points of accuracy that half the size is worth while students are compared
 _ALLOWED = 0.5  # points that may be lost where the budget has no bound
@@ -99,8 +100,7 @@ class Study:
                 plain = trial.user_attrs[_RECORD]
                 tried = Tried.from_plain(attributes.get(f"{_MENDED}/{plain['choice']}", plain))
                 digest = next((point.digest for point in tried.points), "")
-                none = {"points": [], "lost": {}}
-                more = Judged.from_plain(attributes.get(f"{_REFINE}/{tried.choice}/{digest}", none))
+                more = Judged.from_plain(attributes.get(f"{_REFINE}/{tried.choice}/{digest}", asdict(Judged())))
                 known = {point.variant for point in tried.points}
                 points = (*tried.points, *(point for point in more.points if point.variant not in known))
                 found[tried.choice] = replace(tried, points=points, lost={**tried.lost, **more.lost})
@@ -244,7 +244,6 @@ def _key(order: Order, steps: Steps) -> str:
     parts = [
         steps.teacher.digest, steps.data.digest, order.job.target, str(order.budget), order.rungs, order.seed,
         [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.refined_variants(),
-        order.job.max_length,
-        order.slice_column,
+        order.job.max_length, order.slice_column, steps.judged_by(), versions(), whole_digest(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
