@@ -22,11 +22,10 @@ from typing import IO, Any
 
 from doorstep.errors import ConversionError
 from doorstep.files import folder_aside
+from doorstep_converters.curves import CURVES, keep_curves, make_room, show_curves
 from doorstep_converters.sources import source_digest
 from doorstep_converters.together import first_failure, launch_arguments
 
-CURVES = "logs"
-"""Folder of a stage's output for TensorBoard's curves."""
 _INDEX = "stage.json"
 _POLL_S = 0.05
 _TOOLS = (
@@ -87,7 +86,7 @@ class StageRunner:
 
     Args:
         cache: kept outputs go below it.
-        logs: what a job prints goes to `<logs>/<stage>.log`.
+        logs: what a job prints goes to `<logs>/<stage>.log`, a training's curves for TensorBoard to `<logs>/<stage>/`.
     """
 
     def __init__(self, cache: Path, logs: Path) -> None:
@@ -103,31 +102,43 @@ class StageRunner:
             ConversionError: the process failed; the message ends with its last line, the log holds all of them.
         """
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
-        if (kept := recall(folder)) is not None:
-            return kept
-        with self._alone(folder.name):
-            if (kept := recall(folder)) is not None:
-                return kept  # another process made it while this one waited
-            unfinished = self._unfinished(folder.name) if stage.is_resumable else None
-            shutil.rmtree(folder, ignore_errors=True)
-            with folder_aside(folder) as aside:
-                start = time.monotonic()
-                result = self._spawn(stage, aside, unfinished, report, threads)
-                result.setdefault("seconds", round(time.monotonic() - start, 2))
-                index = {"result": result, "files": _digests(aside)}
-                (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
-            if unfinished is not None:
-                shutil.rmtree(unfinished, ignore_errors=True)
-        made = recall(folder)
-        if made is None:
-            raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")
-        return replace(made, is_cached=False)
+        output = recall(folder)
+        if output is None:
+            with self._alone(folder.name):
+                output = recall(folder)  # another process may have made it while this one waited
+                if output is None:
+                    output = self._make(stage, folder, report, threads)
+        self.show_curves(folder)
+        return output
+
+    def show_curves(self, folder: Path) -> None:
+        """Put the curves that an output holds, if any, among the logs, named by its stage."""
+        show_curves(folder, self._logs / folder.name.rpartition("-")[0])
 
     def close(self) -> None:
         """Kill every job that still runs."""
         self._is_closed = True
         for process in list(self._live):
             _kill(process)
+
+    def _make(self, stage: Stage, folder: Path, report: Report, threads: int) -> Output:
+        unfinished = self._unfinished(folder.name) if stage.is_resumable else None
+        shown, begun = self._logs / stage.name, self._cache / "begun" / folder.name
+        shutil.rmtree(folder, ignore_errors=True)
+        make_room(shown, begun)
+        with folder_aside(folder) as aside:
+            start = time.monotonic()
+            result = self._spawn(stage, aside, unfinished, report, threads)
+            result.setdefault("seconds", round(time.monotonic() - start, 2))
+            keep_curves(shown, aside, begun)
+            index = {"result": result, "files": _digests(aside)}
+            (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        made = recall(folder)
+        if made is None:
+            raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")
+        return replace(made, is_cached=False)
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -151,9 +162,14 @@ class StageRunner:
     ) -> dict[str, Any]:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{stage.name}.log"
-        message = {"job": stage.job, "out": str(aside), "arguments": dict(stage.arguments)}
+        message = {
+            "job": stage.job,
+            "out": str(aside),
+            "arguments": dict(stage.arguments),
+            "logs": str(self._logs / stage.name),
+        }
         if unfinished is not None:
-            message |= {"kept": str(unfinished), "logs": str(self._logs / stage.name)}
+            message["kept"] = str(unfinished)
         worker = ["-m", "doorstep_converters.worker", json.dumps(message)]
         command = [sys.executable, *launch_arguments(stage.processes), *worker]
         with open(log, "wb") as errors:

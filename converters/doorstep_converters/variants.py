@@ -126,6 +126,10 @@ class Workbench:
         self.stages[stage.name] = (time.monotonic() - start, output.is_cached)
         return output
 
+    def show_curves(self, folder: Path) -> None:
+        """Put the curves of an output that was made before among the logs."""
+        self._runner.show_curves(folder)
+
     def prepare(
         self, craft: Craft, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any], can_saturate: bool
     ) -> Trial:

@@ -21,7 +21,7 @@ from doorstep.device import Device
 from doorstep.errors import BudgetError, DataError, UsageError
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
-from doorstep_converters.job import Job
+from doorstep_converters.job import Job, Training
 from doorstep_converters.pipeline import workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe_file import read_recipe
@@ -358,6 +358,29 @@ def test_a_search_is_another_one_where_other_texts_or_brands_teach_or_judge(orde
             journals.append(Study(steps.order, steps).journal.name)
     assert journals[0] == journals[1]
     assert len(set(journals)) == 3
+
+
+@pytest.fixture(scope="module")
+def tuned(encoder_only: Path, order: Order, tmp_path_factory: pytest.TempPathFactory) -> Order:
+    """Return an order whose teacher has no head yet."""
+    out, training = tmp_path_factory.mktemp("tuned"), Training(epochs=1)
+    job = replace(order.job, checkpoint=str(encoder_only), out=out, training=training)
+    return replace(order, job=job, students=("static-8w-150v",), rungs=(4,), trials=1)
+
+
+@pytest.fixture(scope="module")
+def tuned_found(tuned: Order) -> Found:
+    return search(tuned, Lines())
+
+
+@pytest.mark.slow
+def test_curves_of_teacher_and_students_lie_in_the_logs_of_a_search_and_of_a_later_one(
+    tuned_found: Found, tuned: Order, tmp_path: Path
+) -> None:
+    search(replace(tuned, job=replace(tuned.job, out=tmp_path)), Lines())
+    for out in (tuned.job.out, tmp_path):
+        events = {path.parent.name for path in (out / "kiosk.search.logs").rglob("events.out.tfevents.*")}
+        assert events == {"finetune", "train-static-8w-150v-4"}
 
 
 @pytest.mark.slow

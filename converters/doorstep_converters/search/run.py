@@ -79,6 +79,8 @@ def search(order: Order, watch: Watch) -> Found:
         chosen = study.chosen()
         tried = study.tried()
         points = [point for one in tried for point in one.points]
+        for folder in {Path(point.checkpoint).parent for point in points}:
+            bench.show_curves(folder)  # of students that another run or machine taught
         gates: dict[str, Gates] = {}
         report = None
         if chosen is not None:
