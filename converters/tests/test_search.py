@@ -21,7 +21,7 @@ from doorstep.device import Device
 from doorstep.errors import BudgetError, DataError, UsageError
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
-from doorstep_converters.job import Job, Training
+from doorstep_converters.job import Cost, Job, Training
 from doorstep_converters.pipeline import workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe_file import read_recipe
@@ -31,7 +31,7 @@ from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.report import best_by_latency, summary, write_search_report
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
-from doorstep_converters.search.steps import Cost, Steps
+from doorstep_converters.search.steps import Steps
 from doorstep_converters.search.study import Study
 from doorstep_converters.targets import TARGETS
 
@@ -381,6 +381,16 @@ def test_curves_of_teacher_and_students_lie_in_the_logs_of_a_search_and_of_a_lat
     for out in (tuned.job.out, tmp_path):
         events = {path.parent.name for path in (out / "kiosk.search.logs").rglob("events.out.tfevents.*")}
         assert events == {"finetune", "train-static-8w-150v-4"}
+
+
+@pytest.mark.slow
+def test_the_costs_of_a_search_name_every_stage_with_its_memory(tuned_found: Found, tuned: Order) -> None:
+    write_search_report(tuned_found, tuned.job.out)
+    costs = json.loads((tuned.job.out / "kiosk.search.json").read_text(encoding="utf-8"))["costs"]
+    made = {cost["stage"] for cost in costs}
+    assert {"finetune", "train-static-8w-150v-4", "static-8w-150v: quantize-onnx-int8", "pack: export-onnx"} <= made
+    assert all(cost["peak_rss_mib"] > 0 and cost["seconds"] > 0 for cost in costs)
+    assert "peak_gpu_mib" in costs[0]
 
 
 @pytest.mark.slow

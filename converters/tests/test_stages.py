@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from doorstep.errors import ConversionError
 from doorstep_converters.stages import Stage, StageRunner
@@ -138,3 +139,19 @@ def test_another_version_of_what_computes_makes_a_stage_anew(
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {tool}\nVersion: 99\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert stage.key != before
+
+
+ALLOCATE = """
+def make(out, channel):
+    import torch
+
+    torch.zeros(64, 1 << 20, dtype=torch.uint8, device="cuda")
+    return {}
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_stage_tells_the_most_memory_it_had_on_the_gpu(tmp_path: Path, jobs: str) -> None:
+    (tmp_path / "curve_jobs/make.py").write_text(ALLOCATE)
+    runner = StageRunner(tmp_path / "cache", tmp_path / "logs")
+    assert runner.run(Stage("allocate", "curve_jobs.make:make", {}), print, 1).result["peak_gpu_mib"] >= 64

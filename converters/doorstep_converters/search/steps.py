@@ -21,7 +21,7 @@ from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, load_data
 from doorstep_converters.evaluation import label_places
 from doorstep_converters.gates import Exam, Gates, exam_rows, judge, plan_exam
-from doorstep_converters.job import Report
+from doorstep_converters.job import Cost, Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Watch
@@ -44,26 +44,13 @@ _RATE = 2e-3  # ordinary learning rate of a small student
 _LENGTH = 128  # tokens of a text that students learn from
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one stage cost, now or when it was made.
-
-    Attributes:
-        is_kept: it was made before and cost nothing now.
-    """
-
-    stage: str
-    seconds: float
-    peak_rss_mib: float | None
-    is_kept: bool
-
-
 @dataclass(slots=True)
 class Steps:
     """Everything the choices of one search share.
 
     Attributes:
         exams: split to its exam; taught: split to the teacher's probabilities on the clean texts.
+        costs: of every stage of the search, whoever ran it.
         rate: fp32 multiply-adds of one core here in 10^9 a second; None where the target is of this machine's kind.
     """
 
@@ -96,7 +83,7 @@ class Steps:
         source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
         teacher = find_craft("text-classification").learn(job, source, data, bench)
         places = label_places(data, teacher.labels or ())
-        steps = cls(order, bench, watch, data, teacher, places)
+        steps = cls(order, bench, watch, data, teacher, places, costs=bench.costs)
         slices = read_slices(job.data, order.slice_column, job.columns.text) if order.slice_column else {}
         for split in ("dev", "test") if data.test else ("dev",):
             steps.exams[split] = plan_exam(exam_rows(data, split, job.eval_limit), places, slices, order.seed)
@@ -111,11 +98,8 @@ class Steps:
         return float((self.taught[split].argmax(axis=1) == truth).mean())
 
     def run(self, stage: Stage) -> Output:
-        """Run one stage on all cores and note what it cost."""
-        output = self.bench.run(stage, threads=self.bench.cores)
-        seconds, peak = output.result.get("seconds", 0.0), output.result.get("peak_rss_mib")
-        self.costs.append(Cost(stage.name, float(seconds), peak, output.is_cached))
-        return output
+        """Run one stage on all cores."""
+        return self.bench.run(stage, threads=self.bench.cores)
 
     def build(self, choice: Choice) -> Output:
         """Make the untrained student, or the pruned teacher."""
@@ -192,9 +176,12 @@ class Steps:
             training=replace(self.order.job.training, is_forced=False),
         )
         report = convert(job, _Prefixed(self.watch, name))
-        for stage, (seconds, is_kept) in report.stages.items():
-            self.costs.append(Cost(f"{name}: {stage}", seconds, None, is_kept))
+        self.count(report, name)
         return report
+
+    def count(self, report: Report, name: str) -> None:
+        """Add what the stages of a convert cost, with `name` before each."""
+        self.costs.extend(replace(cost, stage=f"{name}: {cost.stage}") for cost in report.costs)
 
     def judge(self, bundle: Path, variant: str, split: str, temperature: float | None = None) -> Gates:
         """Judge a variant of a bundle in its own engine; without a temperature it is fitted on these very texts."""
