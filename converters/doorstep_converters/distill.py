@@ -21,6 +21,7 @@ from transformers.integrations import TensorBoardCallback
 
 from doorstep.errors import ConversionError, DataError
 from doorstep_converters.checkpoint import find_checkpoint
+from doorstep_converters.curves import CURVES
 from doorstep_converters.data import Row
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.learner import (
@@ -93,7 +94,9 @@ def train(
     options: dict[str, Any],
     resume: str = "",
 ) -> dict[str, Any]:
-    """Teach a student and write it to `out/checkpoint`, TensorBoard logs to `out/logs`; a job of `stages`.
+    """Teach a student and write it to `out/checkpoint`; a job of `stages`.
+
+    TensorBoard's curves go to `channel.logs`; to `out/logs` where that is None.
 
     Args:
         student: checkpoint folder, its head in the order of the taught corpus's labels.
@@ -109,7 +112,7 @@ def train(
     began = time.monotonic()
     lessons = _Lessons.load(Path(student), Path(taught), Path(data), Options.from_plain(options))
     run = Path(resume or out / "run")
-    outcome = _teach(lessons, run, out / "logs", channel)
+    outcome = _teach(lessons, run, channel.logs or out / CURVES, channel)
     keep_student(lessons.lesson.student, lessons.tokenizer, find_checkpoint(student).licence, out / "checkpoint")
     shutil.rmtree(run, ignore_errors=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -235,6 +238,7 @@ def _teach(lessons: _Lessons, run: Path, logs: Path, channel: Channel) -> dict[s
             notes.append(f"out of memory: went on in batches of {batch}")
         print(notes[-1], file=sys.stderr)  # noqa: T201 -- the log
     accuracy = learner.evaluate()["eval_accuracy"]
+    writer.close()
     finish_rounding(lessons.lesson.student)
     best = learner.state.best_global_step
     return {

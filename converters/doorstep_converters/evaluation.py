@@ -76,7 +76,7 @@ def plan_evaluation(
         final,
         calibration,
         samples,
-        items_digest((*items, *calibration)),
+        items_digest((*items, *calibration, *samples)),
     )
 
 

@@ -97,6 +97,22 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What one stage cost, now or when it was made.
+
+    Attributes:
+        peak_rss_mib: most resident memory of its process; peak_gpu_mib: on a GPU, None where it used none.
+        is_kept: it was made before and cost nothing now.
+    """
+
+    stage: str
+    seconds: float
+    peak_rss_mib: float | None
+    is_kept: bool
+    peak_gpu_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What came of a convert.
 
@@ -106,6 +122,7 @@ class Report:
         excluded: variant or runtime that was not tried, and why.
         choices: target name to the variant a device of that kind would choose, and the rule.
         stages: name to seconds, and whether it was kept from an earlier convert.
+        costs: of the same stages, kept ones as they were when they were made.
         reference: latency of the checkpoint in PyTorch (`p50_ms`) and its size (`bytes`), where measured.
     """
 
@@ -118,3 +135,4 @@ class Report:
     choices: dict[str, str]
     stages: dict[str, tuple[float, bool]]
     provenance: dict[str, str]
+    costs: tuple[Cost, ...] = ()

@@ -68,6 +68,7 @@ def convert(job: Job, watch: Watch) -> Report:
             choices=choices(manifest) if manifest else {},
             stages=dict(bench.stages),
             provenance=provenance,
+            costs=tuple(bench.costs),
         )
 
 

@@ -39,7 +39,7 @@ _TOP: dict[str, type | tuple[type, ...]] = {
 _SEARCH: dict[str, type | tuple[type, ...]] = {
     "students": list, "augmented": list, "rungs": list, "trials": int, "minutes": (int, float), "prefer": str,
     "price_per_hour": (int, float), "slice_column": str, "seed": int, "workers": int,
-    "refined": list,
+    "refined": list, "measure_on": str,
 }  # fmt: skip
 _COLUMNS: dict[str, type | tuple[type, ...]] = {"text": str, "label": str, "split": str}
 _TRAINING: dict[str, type | tuple[type, ...]] = {

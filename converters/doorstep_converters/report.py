@@ -52,6 +52,7 @@ def summary(report: Report) -> str:
 def to_plain(report: Report) -> dict[str, Any]:
     """Return the report as plain data."""
     moved = travels(report)
+    peaks = {c.stage: {"peak_rss_mib": c.peak_rss_mib, "peak_gpu_mib": c.peak_gpu_mib} for c in report.costs}
     return {
         "name": report.name,
         "target": report.target,
@@ -72,7 +73,10 @@ def to_plain(report: Report) -> dict[str, Any]:
         ],
         "excluded": report.excluded,
         "choices": report.choices,
-        "stages": {name: {"seconds": round(s, 1), "is_kept": kept} for name, (s, kept) in report.stages.items()},
+        "stages": {
+            name: {"seconds": round(s, 1), "is_kept": kept, **peaks.get(name, {})}
+            for name, (s, kept) in report.stages.items()
+        },
         "provenance": report.provenance,
     }
 

@@ -22,6 +22,17 @@ def source_digest(module: str) -> str:
 
 
 @cache
+def whole_digest() -> str:
+    """Return the sha256 over all of the workshop's and adapters' modules."""
+    digest = hashlib.sha256()
+    for top in _OURS:
+        for place in importlib.import_module(top.rstrip(".")).__path__:
+            for file in sorted(Path(place).rglob("*.py")):
+                digest.update(file.relative_to(place).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
 def _reached(module: str) -> frozenset[str]:
     reached: set[str] = set()
     waiting = [module]

@@ -6,7 +6,6 @@ files have the digests written when it was made; anything else is computed again
 
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -17,18 +16,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from doorstep.errors import ConversionError
 from doorstep.files import folder_aside
+from doorstep_converters.curves import CURVES, keep_curves, make_room, show_curves
 from doorstep_converters.sources import source_digest
 from doorstep_converters.together import first_failure, launch_arguments
 
 _INDEX = "stage.json"
 _POLL_S = 0.05
-_TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-quantizer")
+_TOOLS = (
+    "accelerate", "ai-edge-litert", "ai-edge-quantizer", "datasets", "litert-torch", "nncf", "numpy", "onnx", "onnx-ir",
+    "onnxruntime", "onnxscript", "openvino", "peft", "pillow", "pypinyin", "scikit-learn", "scipy", "sentencepiece",
+    "skl2onnx", "tokenizers", "torch", "transformers",
+)  # fmt: skip
 
 Report = Callable[[float], None]
 """Called with the share of a stage that is done (0 to 1)."""
@@ -59,13 +63,17 @@ class Stage:
         """Digest of what the output depends on: inputs, arguments, the job's own code and the tools' versions."""
         source = source_digest(self.job.partition(":")[0])
         values = {name: value for name, value in self.arguments.items() if not _is_path(value)}
-        parts = [self.job, source, list(self.inputs), values, {tool: _version(tool) for tool in _TOOLS}]
+        parts = [self.job, source, list(self.inputs), values, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a stage left: a folder, its result, and a digest for the stages behind it."""
+    """What a stage left.
+
+    Attributes:
+        digest: of its files, for the stages behind it; without the curves of a training, which have times in them.
+    """
 
     folder: Path
     result: dict[str, Any]
@@ -78,7 +86,7 @@ class StageRunner:
 
     Args:
         cache: kept outputs go below it.
-        logs: what a job prints goes to `<logs>/<stage>.log`.
+        logs: what a job prints goes to `<logs>/<stage>.log`, a training's curves for TensorBoard to `<logs>/<stage>/`.
     """
 
     def __init__(self, cache: Path, logs: Path) -> None:
@@ -94,31 +102,43 @@ class StageRunner:
             ConversionError: the process failed; the message ends with its last line, the log holds all of them.
         """
         folder = self._cache / "stages" / f"{stage.name}-{stage.key}"
-        if (kept := _recall(folder)) is not None:
-            return kept
-        with self._alone(folder.name):
-            if (kept := _recall(folder)) is not None:
-                return kept  # another process made it while this one waited
-            unfinished = self._unfinished(folder.name) if stage.is_resumable else None
-            shutil.rmtree(folder, ignore_errors=True)
-            with folder_aside(folder) as aside:
-                start = time.monotonic()
-                result = self._spawn(stage, aside, unfinished, report, threads)
-                result.setdefault("seconds", round(time.monotonic() - start, 2))
-                index = {"result": result, "files": _digests(aside)}
-                (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
-            if unfinished is not None:
-                shutil.rmtree(unfinished, ignore_errors=True)
-        made = _recall(folder)
-        if made is None:
-            raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")
-        return replace(made, is_cached=False)
+        output = recall(folder)
+        if output is None:
+            with self._alone(folder.name):
+                output = recall(folder)  # another process may have made it while this one waited
+                if output is None:
+                    output = self._make(stage, folder, report, threads)
+        self.show_curves(folder)
+        return output
+
+    def show_curves(self, folder: Path) -> None:
+        """Put the curves that an output holds, if any, among the logs, named by its stage."""
+        show_curves(folder, self._logs / folder.name.rpartition("-")[0])
 
     def close(self) -> None:
         """Kill every job that still runs."""
         self._is_closed = True
         for process in list(self._live):
             _kill(process)
+
+    def _make(self, stage: Stage, folder: Path, report: Report, threads: int) -> Output:
+        unfinished = self._unfinished(folder.name) if stage.is_resumable else None
+        shown, begun = self._logs / stage.name, self._cache / "begun" / folder.name
+        shutil.rmtree(folder, ignore_errors=True)
+        make_room(shown, begun)
+        with folder_aside(folder) as aside:
+            start = time.monotonic()
+            result = self._spawn(stage, aside, unfinished, report, threads)
+            result.setdefault("seconds", round(time.monotonic() - start, 2))
+            keep_curves(shown, aside, begun)
+            index = {"result": result, "files": _digests(aside)}
+            (aside / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        made = recall(folder)
+        if made is None:
+            raise ConversionError(f"{stage.name}: its output in {folder} changed while it was read; is the disk sound?")
+        return replace(made, is_cached=False)
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -142,9 +162,14 @@ class StageRunner:
     ) -> dict[str, Any]:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{stage.name}.log"
-        message = {"job": stage.job, "out": str(aside), "arguments": dict(stage.arguments)}
+        message = {
+            "job": stage.job,
+            "out": str(aside),
+            "arguments": dict(stage.arguments),
+            "logs": str(self._logs / stage.name),
+        }
         if unfinished is not None:
-            message |= {"kept": str(unfinished), "logs": str(self._logs / stage.name)}
+            message["kept"] = str(unfinished)
         worker = ["-m", "doorstep_converters.worker", json.dumps(message)]
         command = [sys.executable, *launch_arguments(stage.processes), *worker]
         with open(log, "wb") as errors:
@@ -169,6 +194,28 @@ class StageRunner:
         if process.returncode != 0 or last is None:
             raise ConversionError(f"{stage.name}: {_last_line(log, process.returncode)}")
         return last
+
+
+def versions() -> dict[str, str]:
+    """Return the version of every library that jobs compute with; "" for one that is not installed."""
+    return {tool: _version(tool) for tool in _TOOLS}
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recall(folder: Path) -> Output | None:
+    """Return the output that a stage left in `folder`; None where a file is not as it was made, or none is there."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        if index["files"] != _digests(folder):
+            return None
+        return Output(folder, index["result"], _digest(index["files"]), is_cached=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _lock(file: IO[str]) -> bool:
@@ -221,23 +268,16 @@ def _last_line(log: Path, code: int) -> str:
     return f"{reason} (exit code {code}; all of it: {log})"
 
 
-def _recall(folder: Path) -> Output | None:
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        if index["files"] != _digests(folder):
-            return None
-        digest = hashlib.sha256(json.dumps(index["files"], sort_keys=True).encode()).hexdigest()
-        return Output(folder, index["result"], digest, is_cached=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _digest(files: Mapping[str, str]) -> str:
+    own = {path: digest for path, digest in files.items() if not path.startswith(f"{CURVES}/")}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def _digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _INDEX:
-            with open(path, "rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = file_digest(path)
     return found
 
 
@@ -246,4 +286,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _version(tool: str) -> str:
-    return version(tool) if importlib.util.find_spec(tool.replace("-", "_")) else ""
+    try:
+        return version(tool)
+    except PackageNotFoundError:
+        return ""

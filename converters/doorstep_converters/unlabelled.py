@@ -1,6 +1,5 @@
 """Texts that nobody labelled, read one at a time, so that there may be more of them than memory holds."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -34,12 +33,6 @@ def without_leaks(texts: Iterable[str], held_out: Sequence[str]) -> Iterator[str
     leaks, rest = Leaks(held_out), iter(texts)
     while batch := list(islice(rest, _BATCH)):
         yield from (text for text, is_leak in zip(batch, leaks.find(batch), strict=True) if not is_leak)
-
-
-def digest_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from doorstep.manifest import Board, Measured
 from doorstep.session import RUNTIMES
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.evaluation import Evaluation
-from doorstep_converters.job import Candidate
+from doorstep_converters.job import Candidate, Cost
 from doorstep_converters.pack import ENTRIES, Contents, empty_head, fill_bundle, no_golden
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.progress import Watch
@@ -110,6 +110,7 @@ class Workbench:
         self.work = work
         self.cores = device.cores
         self.stages: dict[str, tuple[float, bool]] = {}
+        self.costs: list[Cost] = []
         self._runner = runner
         self._watch = watch
         self._device = device
@@ -124,7 +125,14 @@ class Workbench:
         for note in output.result.get("notes", []):
             self._watch.note(stage.name, note)
         self.stages[stage.name] = (time.monotonic() - start, output.is_cached)
+        found = output.result
+        peaks = {name: found.get(name) for name in ("peak_rss_mib", "peak_gpu_mib")}
+        self.costs.append(Cost(stage.name, float(found["seconds"]), is_kept=output.is_cached, **peaks))
         return output
+
+    def show_curves(self, folder: Path) -> None:
+        """Put the curves of an output that was made before among the logs."""
+        self._runner.show_curves(folder)
 
     def prepare(
         self, craft: Craft, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any], can_saturate: bool

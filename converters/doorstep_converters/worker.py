@@ -37,10 +37,12 @@ class Channel:
         self._notes.append(text)
 
     def result(self, value: dict[str, Any]) -> None:
-        """Send what came of the job, with every note and the memory it took."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        """Send what came of the job, with every note and the most memory it took, a GPU's as well where it used one."""
+        peaks = {"peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+            peaks["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
         notes = {"notes": self._notes} if self._notes else {}
-        self._send({"result": {"peak_rss_mib": round(peak), **value, **notes}})
+        self._send({"result": {**peaks, **value, **notes}})
 
     def _send(self, message: dict[str, Any]) -> None:
         self._stream.write(json.dumps(message) + "\n")

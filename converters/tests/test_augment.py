@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -23,11 +24,13 @@ from doorstep_converters.augment.mixing import mixup, splice, splice_sequences
 from doorstep_converters.augment.neighbours import frequent_words, neighbour_lexicon
 from doorstep_converters.augment.noise import NOISE
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
+from doorstep_converters.augment.prepare import augment_stage
 from doorstep_converters.augment.shop import Brands
 from doorstep_converters.augment.sift import Judge, Sieve
 from doorstep_converters.augment.words import Synonyms
 from doorstep_converters.augment.writer import NgramWriter
-from doorstep_converters.data import Row
+from doorstep_converters.data import DataSet, Row
+from doorstep_converters.stages import StageRunner
 
 Make = Callable[[str], Path]
 ENGLISH = "Would you match the $65 for the size medium Tarnwick coffee machine, SKU-7741, 500 ml?"
@@ -288,6 +291,43 @@ def test_a_language_model_writes_in_place_of_the_small_one(tmp_path: Path) -> No
     assert len(made) >= 6
     assert {row.label for row in made} == {"buy", "ask"}
     assert made == _made(plan)
+
+
+@pytest.mark.slow
+def test_other_weights_in_the_generators_folder_augment_again(tmp_path: Path) -> None:
+    data = DataSet("rows", tmp_path, tuple(ROWS), (), (), "digest")
+    runner = StageRunner(tmp_path / "cache", tmp_path / "logs")
+    plan, made = AugmentPlan(("generate",), copies=0.4, generator=str(tmp_path / "gpt")), []
+    for seed in (1, 2, 2):
+        tokenizer = _word_tokenizer(tmp_path / "gpt")
+        torch.manual_seed(seed)
+        config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=128, eos_token_id=2)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt")
+        made.append(runner.run(augment_stage(data, plan, 7, tmp_path), lambda share: None, 1))
+    assert [output.is_cached for output in made] == [False, False, True]
+    assert made[0].digest != made[1].digest == made[2].digest
+
+
+@pytest.mark.parametrize("name", ["lexicon", "brands", "generator", "there", "back"])
+def test_what_lies_in_a_folder_that_a_plan_names_is_part_of_the_stage(tmp_path: Path, name: str) -> None:
+    data = DataSet("rows", tmp_path, tuple(ROWS), (), (), "digest")
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named/config.json").write_text("{}")
+    keys = []
+    for weights in ("one", "two", "two"):
+        (tmp_path / "named/model.safetensors").write_text(weights)
+        keys.append(augment_stage(data, AugmentPlan(("typo",), **{name: str(tmp_path / "named")}), 7, tmp_path).key)
+    assert keys[0] != keys[1] == keys[2]
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_what_is_augmented_and_held_out_is_part_of_the_stage_whatever_the_file_said(tmp_path: Path, split: str) -> None:
+    data = DataSet("rows", tmp_path, tuple(ROWS), tuple(ROWS[:3]), (), "digest")
+    other = replace(data, **{split: tuple(ROWS[1:])})
+    assert (
+        augment_stage(data, AugmentPlan(("typo",)), 7, tmp_path).key
+        != augment_stage(other, AugmentPlan(("typo",)), 7, tmp_path).key
+    )
 
 
 def _marian(folder: Path, seed: int) -> Path:

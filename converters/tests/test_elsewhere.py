@@ -3,15 +3,19 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from doorstep.errors import ConversionError, UsageError
+from doorstep_converters.budget import parse_budget
 from doorstep_converters.job import Job
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
 from doorstep_converters.search.elsewhere import Place, arch_of, measure
+from doorstep_converters.search.order import Order
+from doorstep_converters.search.run import search
 from doorstep_converters.worker import Channel
 
 VARIANT = "onnx-fp16"
@@ -66,7 +70,7 @@ def test_a_device_tells_its_architecture(here: Path) -> None:
 def test_a_variant_is_measured_there_and_nothing_stays(here: Path, tiny_bundle: Path, channel: Channel) -> None:
     figures = measure(here, channel, "clerk@board", str(tiny_bundle), VARIANT)
     assert 0 < figures["p50_ms"] <= figures["p95_ms"] < figures["cold_start_ms"]
-    assert figures["peak_rss_mib"] > 1
+    assert figures["device_rss_mib"] > 1
     assert list((here / "home").iterdir()) == []
 
 
@@ -83,3 +87,22 @@ def test_a_device_that_cannot_measure_says_why(
 ) -> None:
     with pytest.raises(ConversionError, match=message):
         measure(here, channel, place, str(tiny_bundle), variant)
+
+
+def test_a_search_measures_its_candidates_there(
+    here: Path, make_checkpoint: Callable[[str], Path], reviews: Path, cache: Path
+) -> None:
+    head, *lines = reviews.read_text(encoding="utf-8").splitlines()
+    more = [line.replace('",', f'{ending}",') for ending in ("", " now", " 谢谢") for line in lines]
+    (here / "plenty.csv").write_text("\n".join([head, *more]) + "\n", encoding="utf-8")
+    job = Job(str(make_checkpoint("bert")), "x86-64", here / "o", data=here / "plenty.csv", cache=cache, max_length=32)
+    order = Order(
+        job, parse_budget("drop<=100, p95<=10s"), students=("static-16w-200v",), augmented=(False,), rungs=(4,),
+        trials=1, variants=(VARIANT,), measure_on="clerk@board",
+    )  # fmt: skip
+    found = search(order, Lines())
+    assert found.chosen is not None
+    assert found.chosen.latency == "measured on clerk@board"
+    assert (here / "host").read_text() == "clerk@board\n"
+    with pytest.raises(UsageError, match="target arm64 needs aarch64, that device is x86_64"):
+        search(replace(order, job=replace(job, target="arm64")), Lines())

@@ -237,6 +237,17 @@ def test_magnitude_pruning_zeroes_the_share_asked_for(
     assert (model.bert.encoder.layer[0].intermediate.dense.weight == 0).float().mean() == pytest.approx(0.75, abs=0.01)
 
 
+def test_the_curves_of_magnitude_pruning_are_written(
+    make_checkpoint: Make, channel: Channel, data: str, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    magnitude.prune(tmp_path, channel, str(make_checkpoint("bert")), data, sparsity=0.75, steps=3)
+    (events,) = (tmp_path / "logs").glob("events.*")
+    curves = EventAccumulator(str(events)).Reload()
+    assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3]
+
+
 def test_sparsity_grows_with_the_steps() -> None:
     shares = [scheduled(0.9, step, 10) for step in range(11)]
     assert shares == sorted(shares)

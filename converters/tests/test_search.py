@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from doorstep.bundle import Bundle
 from doorstep.cli.main import main
 from doorstep.device import Device
 from doorstep.errors import BudgetError, DataError, UsageError
+from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
-from doorstep_converters.job import Job
+from doorstep_converters.job import Cost, Job, Training
+from doorstep_converters.pipeline import workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
@@ -27,10 +31,12 @@ from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.report import best_by_latency, summary, write_search_report
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
-from doorstep_converters.search.steps import Cost
+from doorstep_converters.search.steps import Steps
+from doorstep_converters.search.study import Study
 from doorstep_converters.search.teaching import Teaching
 from doorstep_converters.targets import TARGETS
 
+LABELS = ("buy", "ask", "return")
 Make = Callable[[str], Path]
 
 
@@ -106,6 +112,8 @@ def test_every_default_student_has_a_name_that_decodes() -> None:
 def test_other_machines_are_modelled_and_slower_boards_come_out_slower() -> None:
     here = Device("x86_64", "", frozenset(), 1, None, {})
     assert is_measured_here("x86-64", here)
+    assert not is_measured_here("x86-64-vnni", here)
+    assert is_measured_here("x86-64-vnni", here._replace(features=frozenset({"avx512_vnni"})))
     assert not is_measured_here("arm64", here)
     rates = {target: factor(target, "onnx-int8", here=40.0) for target in TARGETS}
     assert rates["armv7"] > rates["arm64"] > rates["arm64-dotprod"]
@@ -290,6 +298,148 @@ def test_a_second_search_computes_nothing_again(found: Found, order: Order) -> N
     again = search(order, Lines())
     assert [tried.choice for tried in again.tried] == [tried.choice for tried in found.tried]
     assert all(cost.is_kept for cost in again.costs)
+
+
+def _by_name(found: Found) -> dict[str, Point]:
+    return {point.name: point for point in found.points}
+
+
+def _packed(found: Found) -> dict[str, str]:
+    assert found.report is not None and found.report.bundle is not None
+    files = Bundle.open(found.report.bundle).manifest.files
+    return {entry.path: entry.sha256 for entry in files if entry.path.startswith("variants/")}
+
+
+@pytest.mark.slow
+def test_students_damaged_after_a_search_are_made_again_and_not_packed(
+    found: Found, order: Order, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = replace(order, job=replace(order.job, name="mended"), refined=("onnx-int8-static-entropy",))
+    before = search(wanted, Lines())
+    packed = _packed(before)
+    assert {point.variant for point in before.points} == {"onnx-int8", "onnx-int8-static-entropy"}
+    folders = {Path(point.checkpoint) for point in before.points}
+    for folder in folders:
+        damaged = bytearray((folder / "model.safetensors").read_bytes())
+        damaged[-1] ^= 0x40  # the exponent of a weight
+        (folder / "model.safetensors").write_bytes(damaged)
+    capfd.readouterr()
+    after = search(wanted, Lines())
+    assert _packed(after) == packed
+    assert _by_name(after) == _by_name(before)
+    made = sorted(cost.stage for cost in after.costs if not cost.is_kept)
+    assert made == sorted(folder.parent.name.rpartition("-")[0] for folder in folders)
+    assert "its weights are not those that were measured" in capfd.readouterr().err
+    assert all(cost.is_kept for cost in search(wanted, Lines()).costs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]],
+        lambda lines: [*lines[:3], b"\x00" * len(lines[3]) + b"\n", *lines[4:]],
+        lambda lines: [*lines, b"[1]\n"],
+        lambda lines: [line.replace(b'"variant":', b'"varjant":') for line in lines],
+    ],
+    ids=["cut", "zeros", "list", "renamed"],
+)
+def test_a_journal_that_cannot_be_read_is_set_aside_and_kept_stages_rebuild_the_search(
+    found: Found, order: Order, tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Callable[..., list[bytes]]
+) -> None:
+    shutil.copytree(order.job.cache, tmp_path / "cache", ignore=shutil.ignore_patterns("*.journal*"))
+    own = replace(order, job=replace(order.job, cache=tmp_path / "cache", out=tmp_path / "out"))
+    before = search(own, Lines())
+    packed = _packed(before)
+    (journal,) = (tmp_path / "cache/search").glob("*.journal")
+    damaged = b"".join(damage(journal.read_bytes().splitlines(keepends=True)))
+    journal.write_bytes(damaged)
+    capfd.readouterr()
+    again = search(own, Lines())
+    aside = journal.with_name(f"{journal.name}.damaged-1")
+    assert "search: its journal cannot be read" in (told := capfd.readouterr().err)
+    assert str(aside) in told
+    assert aside.read_bytes().startswith(damaged)  # Optuna may have put a record behind it before it saw
+    assert _by_name(again) == _by_name(before)
+    assert _packed(again) == packed
+    assert all(cost.is_kept for cost in again.costs)
+    assert search(own, Lines()).chosen == before.chosen
+    assert "journal" not in capfd.readouterr().err
+
+
+def _split(path: Path, changed: str = "") -> Path:
+    """Write a hundred rows in splits that no hash decides; `changed` is a dev text whose label is another one."""
+    rows = []
+    for number in range(100):
+        text, label = f"{('buy', 'how much is', 'send back')[number % 3]} {number}", LABELS[number % 3]
+        label = LABELS[(number + 1) % 3] if text == changed else label
+        rows.append(f"{text},{label},{'dev' if number % 4 == 0 else 'train'}")
+    path.write_text("\n".join(["text,label,split", *rows]) + "\n")
+    return path
+
+
+@contextmanager
+def _steps(order: Order, out: Path, **changes: object) -> Iterator[Steps]:
+    job = replace(order.job, out=out, **changes)
+    with workbench(job, "steps", Lines()) as bench:
+        yield Steps.prepare(replace(order, job=job), bench, Lines(), Device.detect())
+
+
+@pytest.mark.slow
+def test_a_changed_dev_row_trains_again_and_builds_and_teaches_nothing_again(order: Order, tmp_path: Path) -> None:
+    made = []
+    for data in (_split(tmp_path / "one.csv"), _split(tmp_path / "two.csv", changed="buy 0")):
+        with _steps(order, tmp_path, data=data) as steps:
+            choice = order.choices()[0]
+            steps.train(choice, steps.build(choice), 4)
+            made.append({cost.stage for cost in steps.costs if not cost.is_kept})
+    assert f"train-{choice.name}-4" in made[0] & made[1]
+    assert {f"student-{choice.name}", "teach"} <= made[0] - made[1]
+
+
+@pytest.mark.slow
+def test_a_search_is_another_one_where_other_texts_or_brands_teach_or_judge(order: Order, tmp_path: Path) -> None:
+    plan = AugmentPlan(("brand",), brands=str(tmp_path / "brands.txt"))
+    journals = []
+    for brands, limit in (("Acme", 1000), ("Acme", 1000), ("Umbrella", 1000), ("Acme", 10)):
+        (tmp_path / "brands.txt").write_text(f"{brands}\nGlobex\n")
+        with _steps(replace(order, augmented=(True,)), tmp_path, augment=plan, eval_limit=limit) as steps:
+            journals.append(Study(steps.order, steps).journal.name)
+    assert journals[0] == journals[1]
+    assert len(set(journals)) == 3
+
+
+@pytest.fixture(scope="module")
+def tuned(encoder_only: Path, order: Order, tmp_path_factory: pytest.TempPathFactory) -> Order:
+    """Return an order whose teacher has no head yet."""
+    out, training = tmp_path_factory.mktemp("tuned"), Training(epochs=1)
+    job = replace(order.job, checkpoint=str(encoder_only), out=out, training=training)
+    return replace(order, job=job, students=("static-8w-150v",), rungs=(4,), trials=1)
+
+
+@pytest.fixture(scope="module")
+def tuned_found(tuned: Order) -> Found:
+    return search(tuned, Lines())
+
+
+@pytest.mark.slow
+def test_curves_of_teacher_and_students_lie_in_the_logs_of_a_search_and_of_a_later_one(
+    tuned_found: Found, tuned: Order, tmp_path: Path
+) -> None:
+    search(replace(tuned, job=replace(tuned.job, out=tmp_path)), Lines())
+    for out in (tuned.job.out, tmp_path):
+        events = {path.parent.name for path in (out / "kiosk.search.logs").rglob("events.out.tfevents.*")}
+        assert events == {"finetune", "train-static-8w-150v-4"}
+
+
+@pytest.mark.slow
+def test_the_costs_of_a_search_name_every_stage_with_its_memory(tuned_found: Found, tuned: Order) -> None:
+    write_search_report(tuned_found, tuned.job.out)
+    costs = json.loads((tuned.job.out / "kiosk.search.json").read_text(encoding="utf-8"))["costs"]
+    made = {cost["stage"] for cost in costs}
+    assert {"finetune", "train-static-8w-150v-4", "static-8w-150v: quantize-onnx-int8", "pack: export-onnx"} <= made
+    assert all(cost["peak_rss_mib"] > 0 and cost["seconds"] > 0 for cost in costs)
+    assert "peak_gpu_mib" in costs[0]
 
 
 @pytest.mark.slow

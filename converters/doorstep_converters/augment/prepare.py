@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
-from doorstep_converters.checkpoint import find_checkpoint
+from doorstep_converters.checkpoint import find_checkpoint, find_folder
 from doorstep_converters.data import DataSet, Row
-from doorstep_converters.stages import Output, Stage
-from doorstep_converters.unlabelled import digest_of
+from doorstep_converters.stages import Output, Stage, file_digest
 
 CORPUS = "corpus.jsonl"
 
@@ -24,7 +23,7 @@ def augment_stage(
         unlabelled: a file as `unlabelled.read_texts` reads it; column: of it that holds the texts.
 
     Raises:
-        UsageError: the plan is wrong. DataError: the teacher lacks labels of the data.
+        UsageError: the plan is wrong. CheckpointError: a checkpoint that it names is not there.
     """
     check_plan(plan)
     content = {
@@ -33,7 +32,7 @@ def augment_stage(
     }
     texts = work / "augment.json"
     texts.write_text(json.dumps(content), encoding="ascii")
-    values, inputs = asdict(plan), [data.digest]
+    values, inputs = asdict(plan), [_digest(texts)]
     if plan.teacher is not None:
         teacher = find_checkpoint(plan.teacher)
         values["teacher"] = str(teacher.folder.resolve())
@@ -43,10 +42,15 @@ def augment_stage(
             path = Path(values[name]).resolve()
             values[name] = str(path)
             inputs.append(_digest(path))
+    for name in ("generator", "there", "back"):
+        if values[name] is not None:
+            folder = find_folder(values[name]).resolve()
+            values[name] = str(folder)
+            inputs.append(_digest(folder))
     arguments: dict[str, Any] = {"data": str(texts), "plan": values, "seed": seed, "labels": data.labels}
     if unlabelled is not None:
         arguments |= {"unlabelled": str(unlabelled.resolve()), "column": column}
-        inputs.append(f"{digest_of(unlabelled)} {column}")
+        inputs.append(f"{file_digest(unlabelled)} {column}")
     return Stage("augment", "doorstep_converters.augment.stage:make", arguments, tuple(inputs))
 
 
@@ -68,10 +72,8 @@ def read_corpus(folder: Path) -> list[Row]:
 
 
 def _digest(path: Path) -> str:
-    """Return a digest over a file, or over the files of a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.is_file():
-            with open(file, "rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
+    """Return a digest over a file, or over the names and files of a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = {file.name: file_digest(file) for file in sorted(path.iterdir()) if file.is_file()}
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -30,6 +30,12 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prefer", default="", choices=("", *PREFERENCES), help="what decides within the budget")
     group.add_argument("--price-per-hour", type=float, default=0.0, help="of this machine, for the report")
     group.add_argument("--slice-column", default="", help="column of the data whose values are slices")
+    group.add_argument(
+        "--measure-on",
+        default="",
+        metavar="USER@BOARD[:DOORSTEP]",
+        help="a device where each candidate is timed, over ssh",
+    )
     group.add_argument("--workers", type=int, default=0, help="on a Ray cluster; default: here, one by one")
 
 
@@ -54,6 +60,7 @@ def order_from(arguments: argparse.Namespace, job: Job) -> Order:
         price_per_hour=arguments.price_per_hour,
         slice_column=arguments.slice_column,
         workers=arguments.workers,
+        measure_on=arguments.measure_on,
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 
 from doorstep.errors import ConversionError, DataError, UsageError
+from doorstep_converters.curves import CURVES
 from doorstep_converters.prune.folder import Opened
 from doorstep_converters.worker import Channel
 
@@ -49,6 +51,8 @@ def prune(
 ) -> dict[str, Any]:
     """Bring a share of the weights to zero while training on, and write `out/checkpoint`; a job of `stages`.
 
+    TensorBoard's curves go to `channel.logs`; to `out/logs` where that is None.
+
     Args:
         data: JSON file `{"train": [[text, label]…]}`.
         sparsity: share of each large tensor's weights that are zero in the end (0 to below 1).
@@ -64,13 +68,16 @@ def prune(
     set_seed(seed)
     opened = Opened.load(checkpoint)
     if steps:
+        from torch.utils.tensorboard import SummaryWriter
+
         opened.model.train()
+        curves = TensorBoardCallback(SummaryWriter(str(channel.logs or out / CURVES)))
         trainer = Trainer(
             model=opened.model,
             args=_arguments(out / "run", steps, learning_rate, seed),
             train_dataset=_rows(opened, data, max_length),
             data_collator=DataCollatorWithPadding(opened.tokenizer),
-            callbacks=[Sparsity(opened.model, sparsity, steps, channel)],
+            callbacks=[Sparsity(opened.model, sparsity, steps, channel), curves],
         )
         trainer.train()
     tensors = prunable(opened.model)
@@ -135,6 +142,7 @@ def _arguments(folder: Path, steps: int, learning_rate: float, seed: int) -> Tra
         seed=seed,
         use_cpu=not has_cuda,
         save_strategy="no",
+        logging_steps=max(1, steps // 20),
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,

@@ -62,7 +62,7 @@ def measure(out: Path, channel: Channel, place: str, bundle: str, variant: str) 
     """Measure a variant of a bundle on a device: one thread, one item; a job of `stages`.
 
     Returns:
-        `p50_ms`, `p95_ms`, `cold_start_ms` (the median of five) and `peak_rss_mib`.
+        `p50_ms`, `p95_ms`, `cold_start_ms` (the median of five) and `device_rss_mib`.
 
     Raises:
         ConversionError: the device cannot be reached, or cannot run the variant.
@@ -80,7 +80,7 @@ def measure(out: Path, channel: Channel, place: str, bundle: str, variant: str) 
             "p50_ms": float(latency["p50_ms"]),
             "p95_ms": float(latency["p95_ms"]),
             "cold_start_ms": float(starts[len(starts) // 2]),
-            "peak_rss_mib": float(found["peak_rss_mib"]),
+            "device_rss_mib": float(found["peak_rss_mib"]),  # peak_rss_mib is that of the stage itself
         }
     except (KeyError, TypeError, ValueError, IndexError) as error:
         failures = "; ".join(map(str, report.get("variants", [{}])[0].get("failures", ()))) if report else ""
@@ -100,9 +100,7 @@ def _packed(bundle: Path) -> bytes:
 def _ask(place: Place, script: str, sent: bytes) -> dict[str, Any]:
     """Run a script there and read the JSON it prints."""
     if shutil.which("ssh") is None:
-        raise ConversionError(
-            "measure-on: expected ssh on this machine, found none; install openssh-client"
-        )
+        raise ConversionError("measure-on: expected ssh on this machine, found none; install openssh-client")
     try:
         done = subprocess.run([*_SSH, "--", place.host, script], input=sent, capture_output=True, timeout=_PATIENCE)
     except subprocess.TimeoutExpired as error:

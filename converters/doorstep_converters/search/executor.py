@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from doorstep.errors import ConversionError, MissingExtraError
+from doorstep_converters.job import Cost
 from doorstep_converters.search.order import Order
-from doorstep_converters.search.steps import Cost
 
 
 def require_ray() -> None:

@@ -18,7 +18,8 @@ class Point:
         choice: name of the choice; variant: of the runtime and recipe.
         figures: bound to figure, as in `budget.KINDS`.
         checkpoint: folder of the student.
-        latency: how latencies were found: `measured` or `modelled`.
+        latency: how latencies were found: `measured`, `measured on HOST` or `modelled`.
+        digest: of the stage's output that the folder is part of, as `stages.Output` has it.
     """
 
     choice: str
@@ -26,6 +27,7 @@ class Point:
     figures: dict[str, float | None]
     checkpoint: str
     latency: str = "measured"
+    digest: str = ""
 
     @property
     def name(self) -> str:

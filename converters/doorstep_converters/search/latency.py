@@ -35,12 +35,14 @@ _CORES = {
     "x86-64": Core("AVX2 at 2.0 GHz: two 256-bit units", 32.0, 64.0),
     "x86-64-vnni": Core("AVX-512 VNNI at 2.0 GHz: one 512-bit unit", 32.0, 128.0),
 }
+_UNITS = {"x86-64-vnni": frozenset({"avx512_vnni", "avx_vnni"}), "arm64-dotprod": frozenset({"asimddp"})}
 _SIZE, _ROUNDS = 256, 20
 
 
 def is_measured_here(target: str, device: Device) -> bool:
-    """Tell whether this machine is of the target's kind."""
-    return find_target(target).arch == device.arch
+    """Tell whether this machine is of the target's kind: its architecture, and the units that its int8 needs."""
+    needed = _UNITS.get(target, frozenset())
+    return find_target(target).arch == device.arch and (not needed or bool(needed & device.features))
 
 
 def factor(target: str, variant: str, here: float) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from doorstep.errors import UsageError
 from doorstep_converters.budget import Budget
 from doorstep_converters.job import Job
+from doorstep_converters.search.elsewhere import Place
 from doorstep_converters.search.space import RATES, Choice, check_student, default_students
 from doorstep_converters.search.teaching import Teaching, check_teaching
 from doorstep_converters.targets import find_target
@@ -33,6 +34,7 @@ class Order:
         refined: further ones that the best students are measured as, such as `onnx-int8-mixed`; None for other ranges
             of activations and mixed precision, where `variants` does not say what is wanted.
         teaching: what students are taught by.
+        measure_on: device on which latency and memory are measured, as `elsewhere.Place` reads it; "" for here.
         workers: processes that try choices at once, on the machines of a Ray cluster; 0 tries them here, one by one.
     """
 
@@ -51,6 +53,7 @@ class Order:
     variants: tuple[str, ...] = field(default=())
     refined: tuple[str, ...] | None = None
     teaching: Teaching = field(default_factory=Teaching)
+    measure_on: str = ""
 
     def choices(self) -> list[Choice]:
         """Return the choices that are tried first, in their order; the sampler adds others behind them."""
@@ -85,6 +88,8 @@ def check_order(order: Order) -> None:
     """
     target = find_target(order.job.target)
     check_teaching(order.teaching)
+    if order.measure_on:
+        Place.from_text(order.measure_on)
     known = {plan.name for plan in (*target.plans, *target.on_request)}
     if unknown := sorted({*order.refined_variants()} - known):
         raise UsageError(f"refined: target {target.name} has {', '.join(sorted(known))}, got {unknown[0]!r:.60}")

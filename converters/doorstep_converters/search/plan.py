@@ -33,6 +33,7 @@ def describe(order: Order) -> str:
         how = ""
         if limit.name in _TIMES:
             how = "; measured here" if is_here else f"; modelled as {modelled_on(job.target)}"
+            how = f"; measured on {order.measure_on}" if order.measure_on else how
         sign = "at most" if kind.is_most else "at least"
         lines.append(f"bound     {limit.name} {sign} {show(limit.name, limit.value)} ({kind.meaning}{how})")
     lines.append(f"prefer    {order.prefer or preference(order.budget)} among what keeps to the budget")

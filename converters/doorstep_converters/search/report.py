@@ -13,10 +13,10 @@ from markupsafe import Markup
 from doorstep.cli.output import table
 from doorstep.files import write_atomic
 from doorstep_converters.budget import show
+from doorstep_converters.job import Cost
 from doorstep_converters.search.front import Point, nearest
 from doorstep_converters.search.latency import modelled_on
 from doorstep_converters.search.run import Found
-from doorstep_converters.search.steps import Cost
 
 _COLUMNS = ("size", "download", "p50", "p95", "rss", "accuracy", "drop", "agreement", "worst_class", "slice_gap",
             "noise_drop", "ece")  # fmt: skip
@@ -117,7 +117,7 @@ def _cell(point: Point, name: str) -> str | None:
     value = point.figures.get(name)
     if value is None:
         return None
-    mark = "~" if point.latency == "modelled" and name in ("p50", "p95") else ""
+    mark = "~" if point.latency == "modelled" and name in ("p50", "p95", "rss") else ""
     return mark + (f"{value:.4f}" if name in ("accuracy", "agreement", "worst_class", "ece") else show(name, value))
 
 
@@ -141,8 +141,10 @@ def _total(costs: Sequence[Cost], price: float) -> str:
     now = sum(cost.seconds for cost in costs if not cost.is_kept)
     kept = sum(cost.is_kept for cost in costs)
     peak = max((cost.peak_rss_mib or 0 for cost in costs), default=0)
+    on_gpu = max((cost.peak_gpu_mib or 0 for cost in costs), default=0)
+    gpu = f", {on_gpu:.0f} MiB on the GPU" if on_gpu else ""
     money = f", {now / 3600 * price:.4f} at {price:g} an hour" if price else ""
-    return f"{len(costs)}, of which {kept} kept from before; {now:.0f} s now, peak {peak:.0f} MiB{money}"
+    return f"{len(costs)}, of which {kept} kept from before; {now:.0f} s now, peak {peak:.0f} MiB{gpu}{money}"
 
 
 def _each_once(costs: Sequence[Cost]) -> list[Cost]:

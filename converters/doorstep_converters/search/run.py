@@ -11,16 +11,17 @@ from doorstep.device import Device
 from doorstep.errors import BudgetError, ConversionError
 from doorstep_converters.budget import Budget
 from doorstep_converters.gates import Gates, gates_card
-from doorstep_converters.job import Job, Report
+from doorstep_converters.job import Cost, Job, Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, workbench
 from doorstep_converters.progress import Watch
 from doorstep_converters.search.executor import require_ray, work_elsewhere
-from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
+from doorstep_converters.search.front import Point, Tried, nearest, pareto, within
 from doorstep_converters.search.order import Order, check_order
-from doorstep_converters.search.steps import Cost, Steps
+from doorstep_converters.search.steps import Steps
 from doorstep_converters.search.study import Study
 
+_PACKING = "pack"  # before the names of its stages
 _FAITHFUL = Bound(agreement=0.0, drop=100.0)  # what a variant loses against the teacher was weighed before
 
 
@@ -76,9 +77,11 @@ def search(order: Order, watch: Watch) -> Found:
             study.enqueue()  # what a lost machine left half done
         study.work()
         study.refine()
+        chosen = study.chosen()
         tried = study.tried()
         points = [point for one in tried for point in one.points]
-        chosen = choose(points, order.budget, order.prefer)
+        for folder in {Path(point.checkpoint).parent for point in points}:
+            bench.show_curves(folder)  # of students that another run or machine taught
         gates: dict[str, Gates] = {}
         report = None
         if chosen is not None:
@@ -143,11 +146,13 @@ def _pack(
         training=replace(order.job.training, is_forced=False),
     )
     trial = convert(replace(job, out=job.cache / "search" / "chosen", key=None), watch)
+    steps.count(trial, _PACKING)
     assert trial.bundle is not None  # noqa: S101 -- these very variants were made before
     temperature = steps.temperature(trial.bundle, chosen.variant)
     split = _final(steps)
     gates = {variant: steps.judge(trial.bundle, variant, split, temperature) for variant in job.variants}
     report = convert(_final_job(job, chosen, temperature, gates), watch)
+    steps.count(report, _PACKING)
     return report, gates
 
 

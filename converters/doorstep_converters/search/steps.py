@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from doorstep.bundle import Bundle
-from doorstep.errors import DataError
+from doorstep.errors import DataError, UsageError
 from doorstep.files import write_atomic
+from doorstep.manifest import Manifest
+from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.augment.prepare import augment_stage, read_corpus
@@ -20,19 +22,22 @@ from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, load_data
 from doorstep_converters.evaluation import label_places
 from doorstep_converters.gates import Exam, Gates, exam_rows, judge, plan_exam
-from doorstep_converters.job import Report
+from doorstep_converters.job import Cost, Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Watch
+from doorstep_converters.search.elsewhere import Place, arch_of
 from doorstep_converters.search.front import Judged, Point
 from doorstep_converters.search.latency import factor, is_measured_here, rate_here
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.slices import read_slices
-from doorstep_converters.stages import Output, Stage
+from doorstep_converters.sources import source_digest
+from doorstep_converters.stages import Output, Stage, file_digest
 from doorstep_converters.students.spec import StudentSpec
+from doorstep_converters.targets import find_target
 from doorstep_converters.tasks import find_craft
-from doorstep_converters.unlabelled import digest_of, read_texts, without_leaks
+from doorstep_converters.unlabelled import read_texts, without_leaks
 from doorstep_converters.variants import Workbench
 
 _ANY = Bound(agreement=0.0, drop=100.0)  # a search weighs what a variant loses; convert need not
@@ -43,26 +48,13 @@ _RATE = 2e-3  # ordinary learning rate of a small student
 _LENGTH = 128  # tokens of a text that students learn from
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one stage cost, now or when it was made.
-
-    Attributes:
-        is_kept: it was made before and cost nothing now.
-    """
-
-    stage: str
-    seconds: float
-    peak_rss_mib: float | None
-    is_kept: bool
-
-
 @dataclass(slots=True)
 class Steps:
     """Everything the choices of one search share.
 
     Attributes:
         exams: split to its exam; taught: split to the teacher's probabilities on the clean texts.
+        costs: of every stage of the search, whoever ran it.
         rate: fp32 multiply-adds of one core here in 10^9 a second; None where the target is of this machine's kind.
     """
 
@@ -92,15 +84,16 @@ class Steps:
             )
         data = load_data(job.data, job.columns)
         _check_splits(data)
+        _check_place(order)
         source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
         teacher = find_craft("text-classification").learn(replace(job, augment=None), source, data, bench)
         places = label_places(data, teacher.labels or ())
-        steps = cls(order, bench, watch, data, teacher, places)
+        steps = cls(order, bench, watch, data, teacher, places, costs=bench.costs)
         slices = read_slices(job.data, order.slice_column, job.columns.text) if order.slice_column else {}
         for split in ("dev", "test") if data.test else ("dev",):
             steps.exams[split] = plan_exam(exam_rows(data, split, job.eval_limit), places, slices, order.seed)
             steps.taught[split] = steps._ask_teacher(split)
-        if not is_measured_here(job.target, device):
+        if not order.measure_on and not is_measured_here(job.target, device):
             steps.rate = rate_here()
         return steps
 
@@ -110,25 +103,22 @@ class Steps:
         return float((self.taught[split].argmax(axis=1) == truth).mean())
 
     def run(self, stage: Stage) -> Output:
-        """Run one stage on all cores and note what it cost."""
-        output = self.bench.run(stage, threads=self.bench.cores)
-        seconds, peak = output.result.get("seconds", 0.0), output.result.get("peak_rss_mib")
-        self.costs.append(Cost(stage.name, float(seconds), peak, output.is_cached))
-        return output
+        """Run one stage on all cores."""
+        return self.bench.run(stage, threads=self.bench.cores)
 
     def build(self, choice: Choice) -> Output:
         """Make the untrained student, or the pruned teacher."""
         if choice.student.startswith("pruned"):
             return self._prune(PruneSpec.from_name(choice.student))
-        spec = StudentSpec.from_name(choice.student)
+        spec, texts = StudentSpec.from_name(choice.student), self._texts()
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
             "spec": asdict(spec),
-            "texts": str(self._texts()),
+            "texts": str(texts),
             "labels": list(self.teacher.labels or ()),
             "seed": self.order.seed,
         }
-        inputs = (self.teacher.digest, self.data.digest)
+        inputs = (self.teacher.digest, self.teacher.licence, file_digest(texts))
         return self.run(
             Stage(f"student-{choice.student}", "doorstep_converters.students.build:make", arguments, inputs)
         )
@@ -136,7 +126,7 @@ class Steps:
     def train(self, choice: Choice, student: Output, steps: int) -> Output:
         """Teach the student for so many updates of its weights; 0 until its corpus is learnt."""
         has_attention = choice.student.partition("-")[0] in ("pruned", "transformer")
-        taught = self._teach(choice.is_augmented, has_attention)
+        taught, pairs = self._teach(choice.is_augmented, has_attention), self._pairs()
         options = {
             **self.order.teaching.options(has_attention),
             "max_steps": steps,
@@ -147,15 +137,26 @@ class Steps:
         arguments = {
             "student": str(student.folder / "checkpoint"),
             "taught": str(taught.folder),
-            "data": str(self._pairs()),
+            "data": str(pairs),
             "options": options,
-            "resume": self._unfinished("train", student.digest, taught.digest, str(options)),
         }
+        inputs = (student.digest, taught.digest, file_digest(pairs))
         name = f"train-{choice.name}-{steps or 'all'}"
-        return self.run(Stage(name, "doorstep_converters.distill:train", arguments, (student.digest, taught.digest)))
+        return self._run_on(Stage(name, "doorstep_converters.distill:train", arguments, inputs))
 
-    def measure(self, choice: str, checkpoint: Path, variants: tuple[str, ...]) -> Judged:
+    def judged_by(self) -> list[Any]:
+        """Return plain values that tell by what students of this search are taught and judged."""
+        job, order = self.order.job, self.order
+        values: list[Any] = [asdict(exam) for exam in self.exams.values()]
+        values += [asdict(order.teaching), order.measure_on, job.unlabelled and file_digest(job.unlabelled)]
+        if any(choice.is_augmented for choice in self.order.choices()):
+            plan = self._augmentation()
+            values += [*self._augment().inputs, plan.transforms, plan.copies, plan.near, plan.sure]
+        return values
+
+    def measure(self, choice: str, student: Output, variants: tuple[str, ...]) -> Judged:
         """Convert a trained student and judge each variant on dev."""
+        checkpoint = student.folder / "checkpoint"
         report = self.convert(checkpoint, choice, variants)
         lost = {one.plan.name: one.failure for one in report.candidates if one.failure}
         lost |= {name: reason for name, reason in report.excluded.items() if name in variants}
@@ -165,9 +166,8 @@ class Steps:
         for variant in report.manifest.variants:
             gates = self.judge(report.bundle, variant.name, "dev")
             figures = {**self._sizes(report.bundle, variant.name), **_gate_figures(gates)}
-            figures |= self._times(variant.name, variant.measured)
-            is_here = "measured" if self.rate is None else "modelled"
-            points.append(Point(choice, variant.name, figures, str(checkpoint), is_here))
+            figures |= self._there(report.bundle, variant.name) or self._times(variant.name, variant.measured)
+            points.append(Point(choice, variant.name, figures, str(checkpoint), self._where(), student.digest))
         return Judged(tuple(points), lost)
 
     def convert(self, checkpoint: Path, name: str, variants: tuple[str, ...]) -> Report:
@@ -184,9 +184,12 @@ class Steps:
             training=replace(self.order.job.training, is_forced=False),
         )
         report = convert(job, _Prefixed(self.watch, name))
-        for stage, (seconds, is_kept) in report.stages.items():
-            self.costs.append(Cost(f"{name}: {stage}", seconds, None, is_kept))
+        self.count(report, name)
         return report
+
+    def count(self, report: Report, name: str) -> None:
+        """Add what the stages of a convert cost, with `name` before each."""
+        self.costs.extend(replace(cost, stage=f"{name}: {cost.stage}") for cost in report.costs)
 
     def judge(self, bundle: Path, variant: str, split: str, temperature: float | None = None) -> Gates:
         """Judge a variant of a bundle in its own engine; without a temperature it is fitted on these very texts."""
@@ -208,11 +211,13 @@ class Steps:
         return weights // 8 + (folder / "tokenizer.json").stat().st_size // 2
 
     def _answers(self, bundle: Path, variant: str, split: str) -> Array:
-        opened = Bundle.open(bundle)
-        digests = [entry.sha256 for entry in opened.manifest.files if entry.path.startswith(f"variants/{variant}/")]
+        manifest = Bundle.open(bundle).manifest
+        digests = _digests(manifest, variant)
+        runtime = next(found.runtime for found in manifest.variants if found.name == variant)
         texts = self._file(f"{split}.json", list(self.exams[split].texts))
         arguments = {"bundle": str(bundle.resolve()), "variant": variant, "texts": str(texts)}
-        inputs = (*digests, str(opened.manifest.options), json.dumps(self.exams[split].texts))
+        code = source_digest(RUNTIMES[runtime].module)
+        inputs = (*digests, str(manifest.options), json.dumps(self.exams[split].texts), code)
         stage = Stage(f"judge-{split}-{variant}", "doorstep_converters.parity:answer", arguments, inputs)
         found: Array = np.load(self.run(stage).folder / "probabilities.npy", allow_pickle=False)
         return found
@@ -240,6 +245,7 @@ class Steps:
     def _prune(self, spec: PruneSpec) -> Output:
         """Prune layers, heads, width and vocabulary, in this order: what is gone need not be weighed."""
         room, data, length = "doorstep_converters.prune", str(self._pairs()), self._length()
+        read = (self.teacher.licence, file_digest(self._pairs()), file_digest(self._texts()))
         planned: list[tuple[str, dict[str, Any]]] = []
         if spec.layers:
             planned.append(("layers", {"data": data, "keep": spec.layers, "max_length": length}))
@@ -251,7 +257,7 @@ class Steps:
         folder, digest, output = self.teacher.folder, self.teacher.digest, None
         for part, arguments in planned:
             arguments["checkpoint"] = str(folder.resolve())
-            output = self.run(Stage(f"prune-{part}", f"{room}.{part}:prune", arguments, (digest, self.data.digest)))
+            output = self.run(Stage(f"prune-{part}", f"{room}.{part}:prune", arguments, (digest, *read)))
             folder, digest = output.folder / "checkpoint", output.digest
         assert output is not None  # noqa: S101 -- the vocabulary is always pruned
         return output
@@ -265,10 +271,9 @@ class Steps:
             "max_length": self._length(),
             "extras": extras,
         }
-        inputs = (self.teacher.digest, digest_of(corpus))
-        arguments["resume"] = self._unfinished("teach", *inputs, *extras)
         name = "teach-augmented" if is_augmented else "teach"
-        return self.run(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
+        inputs = (self.teacher.digest, file_digest(corpus))
+        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
         """Write the texts students learn from, one after the other: labelled ones, made ones, unlabelled ones."""
@@ -280,8 +285,7 @@ class Steps:
             for row in self.data.train:
                 file.write(_line(row.text, row.label))
             if is_augmented:
-                plan, beside = self._augmentation(), (job.unlabelled, job.columns.text)
-                made = self.run(augment_stage(self.data, plan, self.order.seed, self.bench.work, *beside))
+                made = self.run(self._augment())
                 file.writelines(_line(row.text, row.label) for row in read_corpus(made.folder))
             if job.unlabelled is not None:
                 held_out = [row.text for row in (*self.data.dev, *self.data.test)]
@@ -289,6 +293,11 @@ class Steps:
                 file.writelines(_line(text, None) for text in texts)
         path.with_suffix(".writing").replace(path)
         return path
+
+    def _augment(self) -> Stage:
+        job = self.order.job
+        beside = (job.unlabelled, job.columns.text)
+        return augment_stage(self.data, self._augmentation(), self.order.seed, self.bench.work, *beside)
 
     def _augmentation(self) -> AugmentPlan:
         """Return what the user asked for, else what needs nothing but the data; this teacher judges what is made."""
@@ -308,12 +317,11 @@ class Steps:
             write_atomic(path, json.dumps(value).encode())
         return path
 
-    def _unfinished(self, *parts: str) -> str:
-        """Return a folder that a killed stage goes on from."""
-        name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-        folder = (self.order.job.cache / "search" / "unfinished" / name).resolve()
+    def _run_on(self, stage: Stage) -> Output:
+        """Run a stage that goes on, where it was killed, from what it left in a folder of its own."""
+        folder = (self.order.job.cache / "search" / "unfinished" / stage.key).resolve()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return str(folder)
+        return self.run(replace(stage, arguments={**stage.arguments, "resume": str(folder)}))
 
     def _length(self) -> int:
         return min(self.order.job.max_length or _LENGTH, self.teacher.max_length)
@@ -321,6 +329,24 @@ class Steps:
     def _sizes(self, bundle: Path, variant: str) -> dict[str, float | None]:
         sizes = device_bytes(bundle, variant)
         return {"size": float(sizes[0]), "download": float(sizes[1])}
+
+    def _where(self) -> str:
+        if self.order.measure_on:
+            return f"measured on {Place.from_text(self.order.measure_on).host}"
+        return "measured" if self.rate is None else "modelled"
+
+    def _there(self, bundle: Path, variant: str) -> dict[str, float | None]:
+        """Measure a variant on the device that the order names; nothing where it names none."""
+        place = self.order.measure_on
+        if not place:
+            return {}
+        manifest = Bundle.open(bundle).manifest
+        arguments = {"place": place, "bundle": str(bundle.resolve()), "variant": variant}
+        inputs = (place, variant, *_digests(manifest, variant), str(manifest.options))
+        stage = Stage(f"there-{variant}", "doorstep_converters.search.elsewhere:measure", arguments, inputs)
+        found = self.run(stage).result
+        names = {"p50": "p50_ms", "p95": "p95_ms", "cold": "cold_start_ms", "rss": "device_rss_mib"}
+        return {name: float(found[given]) for name, given in names.items()}
 
     def _times(self, variant: str, measured: Any) -> dict[str, float | None]:
         slower = 1.0 if self.rate is None else factor(self.order.job.target, variant, self.rate)
@@ -335,6 +361,12 @@ def _line(text: str, label: str | None) -> str:
     return json.dumps({"text": text, "label": label}) + "\n"
 
 
+def _digests(manifest: Manifest, variant: str) -> list[str]:
+    """Return the digests of the files that answers of a variant come from."""
+    read = (f"variants/{variant}/", str(manifest.options.get("tokenizer", "tokenizer.json")))
+    return [entry.sha256 for entry in manifest.files if entry.path.startswith(read)]
+
+
 def device_bytes(bundle: Path, variant: str) -> list[int]:
     """Return the bytes a device holds for one variant, tokenizer included, and the same deflated."""
     manifest = Bundle.open(bundle).manifest
@@ -347,6 +379,17 @@ def device_bytes(bundle: Path, variant: str) -> list[int]:
 def _gate_figures(gates: Gates) -> dict[str, float | None]:
     names = ("accuracy", "drop", "macro_f1", "agreement", "slice_gap", "noise_drop", "ece", "worst_class")
     return {name: getattr(gates, name) for name in names}
+
+
+def _check_place(order: Order) -> None:
+    """See that the device to measure on is there, and of the target's architecture."""
+    if not order.measure_on:
+        return
+    place, wanted = Place.from_text(order.measure_on), find_target(order.job.target).arch
+    if (arch := arch_of(place)) != wanted:
+        raise UsageError(
+            f"measure-on {place.host}: target {order.job.target} needs {wanted}, that device is {arch}; name another"
+        )
 
 
 def _check_splits(data: DataSet) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from doorstep.errors import ConversionError
-from doorstep_converters.search.front import Judged, Point, Tried, nearest
+from doorstep_converters.search.front import Judged, Point, Tried, choose, nearest
+from doorstep_converters.search.journal import UNREADABLE, check_lines, set_aside
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.search.steps import Steps
-from doorstep_converters.stages import Output
+from doorstep_converters.sources import whole_digest
+from doorstep_converters.stages import Output, recall, versions
 
 _DOUBLING = 0.25  # points of accuracy that half the size is worth while students are compared
 _ALLOWED = 0.5  # points that may be lost where the budget has no bound
-_RECORD, _REFINE = "tried", "refined"
+_RECORD, _REFINE, _MENDED = "tried", "refined", "mended"
 _REFINED = 2  # students that further variants are tried of
 
 
@@ -30,7 +33,10 @@ class Study:
     """A search that goes on where it stopped; several processes may work on one journal.
 
     Args:
-        place: of this process among those that work on the journal; each draws other choices.
+        place: of this process among those that work on the journal, 0 for the one that began; each draws other choices.
+
+    Raises:
+        ConversionError: another process began the search, and its journal cannot be read.
     """
 
     def __init__(self, order: Order, steps: Steps, place: int = 0) -> None:
@@ -41,14 +47,7 @@ class Study:
         folder = order.job.cache / "search"
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = folder / f"{_key(order, steps)}.journal"
-        self._study = optuna.create_study(
-            study_name="search",
-            storage=JournalStorage(JournalFileBackend(str(self.journal))),
-            sampler=optuna.samplers.TPESampler(seed=order.seed + place, n_startup_trials=len(order.choices())),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-            direction="minimize",
-            load_if_exists=True,
-        )
+        self._study = self._open(place)
 
     def enqueue(self) -> None:
         """Line up the choices to try first, and again those that a kill interrupted."""
@@ -77,30 +76,98 @@ class Study:
             else:
                 self._study.tell(trial, state=state)
 
+    def chosen(self) -> Point | None:
+        """Return the best point within the budget, its student being the one that was measured."""
+        return next(iter(self._whole(self._best)), None)
+
     def refine(self) -> None:
         """Measure the best students as further variants: other ranges of activations, layers in floating point."""
         wanted = self._order.refined_variants()
         if not wanted or time.monotonic() >= self._deadline:
             return
-        points = [point for tried in self.tried() for point in tried.points]
-        ranked = nearest(points, self._order.budget, len(points))
-        for choice, checkpoint in list(dict.fromkeys((point.choice, point.checkpoint) for point in ranked))[:_REFINED]:
-            if f"{_REFINE}/{choice}" not in self._study.user_attrs:
-                judged = self._steps.measure(choice, Path(checkpoint), wanted)
-                self._study.set_user_attr(f"{_REFINE}/{choice}", asdict(judged))
+        for point in self._whole(self._leaders):
+            student, name = recall(_folder(point)), f"{_REFINE}/{point.choice}/{point.digest}"
+            if student is not None and name not in self._study.user_attrs:
+                judged = self._steps.measure(point.choice, student, wanted)
+                self._study.set_user_attr(name, asdict(judged))
 
     def tried(self) -> list[Tried]:
         """Return what came of every choice, each once, in the order they were tried."""
         found: dict[str, Tried] = {}
-        refined = self._study.user_attrs
+        attributes = self._study.user_attrs
         for trial in self._study.get_trials(deepcopy=False):
             if _RECORD in trial.user_attrs:
-                tried = Tried.from_plain(trial.user_attrs[_RECORD])
-                more = Judged.from_plain(refined.get(f"{_REFINE}/{tried.choice}", {"points": [], "lost": {}}))
+                plain = trial.user_attrs[_RECORD]
+                tried = Tried.from_plain(attributes.get(f"{_MENDED}/{plain['choice']}", plain))
+                digest = next((point.digest for point in tried.points), "")
+                more = Judged.from_plain(attributes.get(f"{_REFINE}/{tried.choice}/{digest}", asdict(Judged())))
                 known = {point.variant for point in tried.points}
                 points = (*tried.points, *(point for point in more.points if point.variant not in known))
                 found[tried.choice] = replace(tried, points=points, lost={**tried.lost, **more.lost})
         return list(found.values())
+
+    def _open(self, place: int) -> optuna.Study:
+        """Open the journal, or begin it; one that cannot be read makes room for a new one."""
+        try:
+            check_lines(self.journal)
+            self._study = self._load(place)
+            self.tried()
+            return self._study
+        except UNREADABLE as error:
+            if place:
+                raise ConversionError(
+                    f"search: {self.journal} cannot be read ({error!s:.120}); run the search again, which sets it aside"
+                ) from error
+            aside = set_aside(self.journal)
+            told = f"its journal cannot be read ({error!s:.120}) and lies in {aside} now; what the cache holds is used"
+            self._steps.watch.note("search", told)
+        return self._load(place)
+
+    def _load(self, place: int) -> optuna.Study:
+        order = self._order
+        return optuna.create_study(
+            study_name="search",
+            storage=JournalStorage(JournalFileBackend(str(self.journal))),
+            sampler=optuna.samplers.TPESampler(seed=order.seed + place, n_startup_trials=len(order.choices())),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+            direction="minimize",
+            load_if_exists=True,
+        )
+
+    def _best(self, points: Sequence[Point]) -> list[Point]:
+        best = choose(points, self._order.budget, self._order.prefer)
+        return [] if best is None else [best]
+
+    def _leaders(self, points: Sequence[Point]) -> list[Point]:
+        """Return a point of each of the best students."""
+        of_choice: dict[str, Point] = {}
+        for point in nearest(points, self._order.budget, len(points)):
+            of_choice.setdefault(point.choice, point)
+        return list(of_choice.values())[:_REFINED]
+
+    def _whole(self, pick: Callable[[Sequence[Point]], list[Point]]) -> list[Point]:
+        """Return what `pick` takes of all points, once the students on disk are those that were measured."""
+        while True:
+            picked = pick([point for tried in self.tried() for point in tried.points])
+            damaged = [point.choice for point in picked if not _is_as_measured(point)]
+            if not damaged:
+                return picked
+            self._mend(damaged[0])
+
+    def _mend(self, name: str) -> None:
+        """Make and measure a choice again; of the stages, those are run whose outputs are not whole."""
+        self._steps.watch.note("search", f"{name}: its weights are not those that were measured; they are made again")
+        trials = self._study.get_trials(deepcopy=False)
+        trial = next(one for one in trials if one.user_attrs.get(_RECORD, {}).get("choice") == name)
+        choice, record = Choice(**trial.params), trial.user_attrs[_RECORD]
+        try:
+            student = self._steps.build(choice)
+            if _learns(choice):
+                student = self._steps.train(choice, student, self._order.rungs[-1])
+            tried = replace(self._measured(choice, student, record["rungs"]), seconds=record["seconds"])
+        except ConversionError as error:
+            tried = Tried(name, "failed", str(error))
+        self._study.set_user_attr(f"{_MENDED}/{name}", asdict(tried))
 
     def _next(self) -> optuna.Trial | None:
         """Take the next choice; None where enough are tried or being tried, by all processes together."""
@@ -126,7 +193,7 @@ class Study:
             return Tried(
                 choice.name, "refused", f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
             )
-        if choice.student.startswith("pruned") and not PruneSpec.from_name(choice.student).is_trained:
+        if not _learns(choice):
             return self._measured(choice, student, {})
         rungs: dict[str, float] = {}
         for place, steps in enumerate(self._order.rungs):
@@ -141,7 +208,7 @@ class Study:
         return self._measured(choice, trained, rungs)
 
     def _measured(self, choice: Choice, trained: Output, rungs: dict[str, float]) -> Tried:
-        judged = self._steps.measure(choice.name, trained.folder / "checkpoint", self._order.wanted_variants())
+        judged = self._steps.measure(choice.name, trained, self._order.wanted_variants())
         if not judged.points:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in judged.lost.items())
             return Tried(choice.name, "failed", f"none of its variants could be made: {reasons}", rungs=rungs)
@@ -158,12 +225,25 @@ class Study:
         return 10 * excess + self._rung_score(drop, int(size))
 
 
+def _learns(choice: Choice) -> bool:
+    return not choice.student.startswith("pruned") or PruneSpec.from_name(choice.student).is_trained
+
+
+def _folder(point: Point) -> Path:
+    """Return the output of the stage that made a point's student."""
+    return Path(point.checkpoint).parent
+
+
+def _is_as_measured(point: Point) -> bool:
+    student = recall(_folder(point))
+    return student is not None and student.digest == point.digest
+
+
 def _key(order: Order, steps: Steps) -> str:
     """Name the journal by all that makes two searches one."""
     parts = [
         steps.teacher.digest, steps.data.digest, order.job.target, str(order.budget), order.rungs, order.seed,
         [asdict(choice) for choice in order.choices()], order.wanted_variants(), order.refined_variants(),
-        order.job.max_length,
-        order.slice_column,
+        order.job.max_length, order.slice_column, steps.judged_by(), versions(), whole_digest(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
