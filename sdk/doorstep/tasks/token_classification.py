@@ -6,7 +6,7 @@ A text longer than the model reads is read in windows that overlap; a token is j
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding
@@ -19,6 +19,10 @@ from doorstep.tasks import softmax
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+
+if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.spans import SpanPieces
 
 _IMPOSSIBLE = -1e9
 # Thai, Lao, Burmese, Khmer, kana, Chinese ideographs, half-width kana
@@ -49,10 +53,17 @@ class TokenOptions(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A text and the windows it is read in."""
+    """A text and the windows it is read in.
+
+    Attributes:
+        asked: the span that an explanation is about.
+        marks: where its words stand in this form of the text, None for one that is gone.
+    """
 
     text: str
     windows: tuple[Encoding, ...]
+    asked: str = ""
+    marks: tuple[int | None, ...] = ()
 
     @property
     def ids(self) -> list[int]:
@@ -98,6 +109,16 @@ class Decoder:
             previous = kind
         spans = (span.closed(text) for span in found)
         return Spans(tuple(span for span in spans if span.text and span.score >= self._options.abstain_below))
+
+    def chances(
+        self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array], name: str
+    ) -> list["Chance"]:
+        """Return of each word how likely it is of a kind, whether first or further on; "" asks for no kind at all."""
+        columns = [place for place, kind in enumerate(self._kinds) if kind.name == name]
+        return [
+            Chance(word.start, word.end, float(word.probabilities[columns].sum()))
+            for word in self._words(text, windows, probabilities)
+        ]
 
     def _words(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> list["_Word"]:
         """Join tokens to words, each taken from the window where it lies deepest."""
@@ -149,6 +170,14 @@ def _makes_words(character: str) -> bool:
     return is_letter and not _SPACELESS.match(character)
 
 
+class Chance(NamedTuple):
+    """A word, characters from `start` to `end`, and how likely it is of the kind that was asked for (0 to 1)."""
+
+    start: int
+    end: int
+    score: float
+
+
 class TokenClassification:
     """Texts to spans."""
 
@@ -167,13 +196,55 @@ class TokenClassification:
         return self._encoder.collate([window for row in rows for window in row.windows])
 
     def results(self, fetches: Fetches, rows: Sequence[Row] = ()) -> list[Spans]:
-        probabilities = softmax(next(iter(fetches.values())))  # [windows, sequence, labels]
-        found, start = [], 0
-        for row in rows:
-            stop = start + len(row.windows)
-            found.append(self._decoder.spans(row.text, row.windows, list(probabilities[start:stop])))
-            start = stop
+        read = zip(rows, _by_row(fetches, rows), strict=True)
+        return [self._decoder.spans(row.text, row.windows, probabilities) for row, probabilities in read]
+
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "SpanPieces":
+        """Take a text to its words, for `explain`; a label is `12-18 price`, or `price` for its surest span.
+
+        Raises:
+            InputError: no such span was found.
+        """
+        from doorstep.pieces.spans import NOTHING, SpanPieces, choose, marks_of
+
+        whole = self.prepare([item])[0]
+        fetches = run(self.collate([whole]))
+        span = choose(self.results(fetches, [whole])[0], label)
+        words = self._decoder.chances(whole.text, whole.windows, _by_row(fetches, [whole])[0], "")
+        marks = marks_of(whole.text, words, span)
+        asked = NOTHING if span is None else span.name
+
+        def row_of(text: str, left: tuple[int | None, ...]) -> Row:
+            return self.prepare([text])[0]._replace(asked=asked, marks=left)
+
+        return SpanPieces(whole.text, max_parts, asked, marks, row_of)
+
+    def best(self, fetches: Fetches, rows: Sequence[Row]) -> str:
+        """Return the span that `pieces` chose."""
+        return rows[0].asked
+
+    def scores(self, fetches: Fetches, rows: Sequence[Row], label: str) -> list[float]:
+        """Return how likely the words of the span are of its kind, on average; a word that is gone counts 0.
+
+        Of no span: how likely the words that are left are of no kind.
+        """
+        from doorstep.pieces.spans import kind_of, mean_score
+
+        found = []
+        for row, probabilities in zip(rows, _by_row(fetches, rows), strict=True):
+            words = self._decoder.chances(row.text, row.windows, probabilities, kind_of(row.asked))
+            found.append(mean_score(words, row.marks, row.asked))
         return found
+
+
+def _by_row(fetches: Fetches, rows: Sequence[Row]) -> list[list[Array]]:
+    """Return the probabilities of each row's windows, each [sequence, labels]."""
+    probabilities = softmax(next(iter(fetches.values())))  # [windows, sequence, labels]
+    found, start = [], 0
+    for row in rows:
+        found.append(list(probabilities[start : start + len(row.windows)]))
+        start += len(row.windows)
+    return found
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TokenClassification:
