@@ -249,6 +249,28 @@ def make_average() -> Callable[..., bytes]:
     return average_model
 
 
+@pytest.fixture
+def make_fields(tmp_path: Path, make_bundle: MakeBundle) -> Callable[[list[dict[str, Any]], bool], Path]:
+    """Return a function that writes a bundle over four numbers: a linear model, or one that bends (a sine)."""
+
+    def make(fields: list[dict[str, Any]], is_bent: bool) -> Path:
+        feeds = tuple(TensorSpec(name, "float32", ("batch", 4)) for name in ("numbers", "missing"))
+        nodes = [
+            helper.make_node("Add", ["missing", "missing"], ["ignored"]),
+            helper.make_node("Gemm", ["numbers", "head", "bias"], ["sums"]),
+            helper.make_node("Sin" if is_bent else "Identity", ["sums"], ["logits"]),
+        ]
+        head = np.linspace(-2, 3, 12, dtype=np.float32).reshape(4, 3)
+        model = _model(nodes, {"head": head, "bias": np.ones(3, np.float32)}, feeds, OUTPUTS)
+        return make_bundle(
+            tmp_path / "fields", task="tabular-classification", files={"variants/onnx-fp32/model.onnx": model},
+            options={"labels": LABELS, "fields": fields, "is_linear": True},
+            variants=(variant_of("onnx-fp32", inputs=feeds),),
+        )  # fmt: skip
+
+    return make
+
+
 class Average(NamedTuple):
     """A bundle of linear models, and what they are made of; `onnx-int8` has a ReLU in between, and is not linear."""
 

@@ -1,5 +1,6 @@
 """Exact attributions: what parts bring adds up to the logit; what does not add up is never called exact."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,50 @@ def test_neighbours_taken_together_still_add_up(average: Any) -> None:
     assert len(told.parts) == 2
     assert sum(part.weight for part in told.parts) == pytest.approx(sum(part.weight for part in all_of_it.parts))
     assert np.isclose(told.bias, all_of_it.bias)
+
+
+FIELDS = [{"name": name, "kind": "number", "quantiles": [0.0, 10.0]} for name in ("price", "pages", "seconds", "age")]
+VISITS = (
+    {"price": 9.0, "pages": 1.0, "seconds": 4.5, "age": 2.0},
+    {"price": 0.0, "pages": 8.0, "seconds": 9.0, "age": 7.0},
+    {"pages": 3.0, "age": 10.0},
+)
+
+
+@pytest.fixture
+def visits(make_fields: Callable[[Any, bool], Path]) -> Callable[[bool], Path]:
+    """Return a function that writes a bundle of fields, with a linear model or one that bends."""
+    return lambda is_bent: make_fields(FIELDS, is_bent)
+
+
+@pytest.mark.parametrize("item", VISITS)
+def test_what_the_fields_bring_adds_up_from_where_all_are_missing(
+    visits: Callable[[bool], Path], item: dict[str, float]
+) -> None:
+    with Predictor.load(visits(False)) as predictor:
+        told = predictor.explain(item, label="positive")
+        feeds = predictor.task.collate(predictor.prepare([item]))
+    weights = np.linspace(-2, 3, 12).reshape(4, 3)[:, 2]
+    assert told.is_exact
+    brought = dict(zip(("price", "pages", "seconds", "age"), (feeds["numbers"][0] * weights).tolist(), strict=True))
+    assert {field.name: field.weight for field in told.fields} == pytest.approx(
+        {name: brought[name] for name in item}, abs=1e-4
+    )
+    assert sum(field.weight for field in told.fields) + told.bias == pytest.approx(told.logit, abs=1e-4)
+
+
+def test_fields_that_do_not_add_up_are_explained_by_leaving_out(visits: Callable[[bool], Path]) -> None:
+    with Predictor.load(visits(True)) as predictor:
+        told = predictor.explain(VISITS[0])
+        left = dict(predictor.predict({**VISITS[0], "price": None}).scores)[told.label]
+    assert not told.is_exact
+    assert told.fields[0].weight == pytest.approx(told.score - left, abs=1e-5)
+
+
+@pytest.mark.parametrize("is_bent", [False, True], ids=["exact", "left out"])
+def test_deleting_the_fields_that_matter_costs_more_than_deleting_any(
+    visits: Callable[[bool], Path], is_bent: bool
+) -> None:
+    with Predictor.load(visits(is_bent)) as predictor:
+        found = predictor.faithfulness(VISITS)
+    assert found.ranked > found.shuffled + 0.02
