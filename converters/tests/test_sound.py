@@ -1,6 +1,7 @@
 """Sound, the whole way on small checkpoints: features, padding, every engine, training, bad data."""
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,20 @@ def test_words_are_learnt_from_recordings_and_answered_in_every_engine(
         spoken = ["ab", "b", "a", "ab"]
         heard = predictor.stream([gap, *(part for name in spoken for part in (_word(name, generator), gap))])
         assert [one.result.label for one in heard] == spoken
+
+
+@pytest.mark.slow
+def test_the_cards_of_recordings_say_that_explanations_tell_the_truth(words: Path, cache: Path, tmp_path: Path) -> None:
+    for task, epochs, whose in (
+        ("audio-classification", 60, "the best label"),
+        ("automatic-speech-recognition", 120, "the transcript"),
+    ):
+        job = {"data": words, "training": Training(epochs=epochs), "variants": ("onnx-fp32",), "bound": Bound(0.0)}
+        report = _convert("new:cnn-2l-32w", task, tmp_path / task, cache, **job)
+        card = (Path(report.bundle or "") / "README.md").read_text(encoding="utf-8")
+        found = re.search(rf"segments .* highest costs {whose} (\d\.\d+) of its .* random ones (\d\.\d+)", card)
+        assert found is not None, task
+        assert float(found[1]) > float(found[2]), task
 
 
 @pytest.mark.slow

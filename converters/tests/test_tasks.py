@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -183,7 +184,11 @@ def test_a_token_head_is_learnt_from_spans(encoder_only: Path, spans: Path, cach
     assert report.bundle is not None
     with Predictor.load(report.bundle) as predictor:
         found = predictor.predict("add 手机壳 please").spans
+        told = predictor.explain("add 手机壳 please")
     assert [(span.label, span.text) for span in found] == [("thing", "手机壳")]
+    assert told.label == "4-7 thing"
+    assert {part.text for part in sorted(told.parts, key=lambda part: -part.weight)[:3]} & set("手机壳")
+    assert "highest costs the surest span" in (report.bundle / "README.md").read_text("utf-8")
 
 
 def test_a_token_head_learns_without_a_rate_being_named(encoder_only: Path, tmp_path: Path) -> None:
@@ -206,6 +211,9 @@ def test_sentence_vectors_agree_in_every_engine(sentences: Path, cache: Path, tm
         assert len(predictor.predict("oat milk").values) == 24
         assert predictor.manifest.options["default_prompt"] == "query"
         assert compare(predictor, load_golden(predictor.bundle)) == []
+    assert "highest costs the likeness to the whole text" in (Path(report.bundle or "") / "README.md").read_text(
+        "utf-8"
+    )
 
 
 @pytest.mark.slow
@@ -223,6 +231,7 @@ def test_a_catalogue_is_searched_in_every_engine_and_grows(
         assert predictor.predict("umbrella").hits[0].id == "new"
         with pytest.raises(Exception, match="expected a text to search for"):
             predictor.predict({"query": "  "})
+    assert "highest costs the product found first" in (Path(report.bundle or "") / "README.md").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -255,6 +264,8 @@ def test_tables_are_learnt_and_answered(
             predictor.explain({"value": 95.0, "pages": 3}, max_parts=1)
     card = (Path(report.bundle or "") / "README.md").read_text(encoding="utf-8")
     assert "deleting the fields that `explain` ranks highest" in card
+    ranked, shuffled = map(float, re.search(r"best label (\S+) of its .* random ones (\d\.\d+)", card).groups())  # type: ignore[union-attr]
+    assert ranked > shuffled
 
 
 @pytest.mark.parametrize(

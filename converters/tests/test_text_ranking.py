@@ -1,6 +1,7 @@
 """Cross-encoders, the whole way on small checkpoints: pairs token for token, engines, training, data that is none."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,17 @@ def _lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 
     path.write_text("".join(lines()), encoding="utf-8")
     return path
+
+
+@pytest.mark.slow
+def test_the_card_says_whether_explanations_of_rankings_tell_the_truth(
+    make_ranker: Callable[..., Path], asked: Path, cache: Path, tmp_path: Path
+) -> None:
+    encoder = make_ranker("bert", is_headless=True, initializer_range=0.05)
+    training = Training(epochs=4, learning_rate=3e-3)
+    job = {"task": "text-ranking", "data": asked, "training": training, "variants": ("onnx-fp32",), "max_length": 32}
+    report = _convert(encoder, tmp_path, cache, **job)
+    card = (Path(report.bundle or "") / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"words of the best text that .* label (\d\.\d+) of its .* random ones (\d\.\d+)", card)
+    assert found is not None
+    assert float(found[1]) > float(found[2])

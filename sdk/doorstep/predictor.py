@@ -208,17 +208,23 @@ class Predictor:
             return task.results(self._session.run(task.collate(rows)), rows)
         return [result for start in range(0, len(rows), most) for result in self.answer(rows[start : start + most])]
 
-    def explain(self, item: Any, *, label: str | None = None, max_parts: int = 64) -> Explanation:
+    def explain(
+        self, item: Any, *, label: str | None = None, max_parts: int = 64, reference: Any = None
+    ) -> Explanation:
         """Say what in the item speaks for a label, the best one where none is named: see `doorstep.explain`.
+
+        Args:
+            label: what a task calls so is told in `sdk/docs/explain.md`: a class, a ranked id, a span, a word heard.
+            reference: of a task of vectors, another item or its vector: what makes the two alike?
 
         Raises:
             InputError: the item is wrong, or the model has no such label.
-            UsageError: this task cannot be explained, or `max_parts` is out of range.
+            UsageError: this task cannot be explained so, or `max_parts` is out of range.
             EngineError: the engine failed.
         """
         from doorstep.explain import explain
 
-        return explain(self._session, self._task, item, label, max_parts)
+        return explain(self._session, self._task, item, label, max_parts, reference)
 
     def faithfulness(self, items: Sequence[Any], *, max_parts: int = 64) -> Faithfulness:
         """Say whether explanations tell the truth: deleting what they rank highest must cost more than deleting any.

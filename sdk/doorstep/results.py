@@ -59,6 +59,11 @@ class Span(NamedTuple):
     text: str
     score: float
 
+    @property
+    def name(self) -> str:
+        """What tells it from all others of the text, such as `12-18 price`."""
+        return f"{self.start}-{self.end} {self.label}"
+
 
 class Spans(NamedTuple):
     """The labelled stretches of one text, from left to right, none overlapping."""
@@ -71,7 +76,7 @@ class Spans(NamedTuple):
 
     def flat(self) -> dict[str, float]:
         """Return one name for all spans together, and the score of each."""
-        found = {f"{span.start}-{span.end} {span.label}": span.score for span in self.spans}
+        found = {span.name: span.score for span in self.spans}
         return {" | ".join(found) or "no span": 1.0, **found}
 
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -88,6 +88,27 @@ def text_model(words: int) -> bytes:
     ]
     constants = {"table": table, "last": np.array([-1]), "axis": np.array([1])}
     return _model(nodes, constants, INPUTS, OUTPUTS)
+
+
+def average_model(table: np.ndarray, head: np.ndarray, bias: np.ndarray, is_bent: bool = False) -> bytes:
+    """Return an ONNX model of a linear layer over the average of token vectors; `is_bent` puts a ReLU between."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["vectors"]),
+        helper.make_node("Cast", ["attention_mask"], ["kept"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["kept", "last"], ["weights"]),
+        helper.make_node("Mul", ["vectors", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "axis"], ["sums"], keepdims=0),
+        helper.make_node("ReduceSum", ["weights", "axis"], ["counts"], keepdims=0),
+        helper.make_node("Max", ["counts", "one"], ["least"]),
+        helper.make_node("Div", ["sums", "least"], ["average"]),
+        helper.make_node("Relu" if is_bent else "Identity", ["average"], ["pooled"]),
+        helper.make_node("Gemm", ["pooled", "head", "bias"], ["logits"]),
+    ]
+    constants = {
+        "table": table, "head": head, "bias": bias, "last": np.array([-1]), "axis": np.array([1]),
+        "one": np.array([1], np.float32),
+    }  # fmt: skip
+    return _model(nodes, constants, INPUTS, (TensorSpec("logits", "float32", ("batch", len(bias))),))
 
 
 def picture_model() -> bytes:
@@ -220,6 +241,58 @@ def template(tmp_path_factory: pytest.TempPathFactory, keys: Path, make_bundle: 
     folder = make_bundle(tmp_path_factory.mktemp("template") / "reviews.bundle", files=files)
     (folder / SIGNATURE).write_bytes(sign_manifest((folder / MANIFEST).read_bytes(), keys / "ours"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_average() -> Callable[..., bytes]:
+    """Return `average_model`."""
+    return average_model
+
+
+@pytest.fixture
+def make_fields(tmp_path: Path, make_bundle: MakeBundle) -> Callable[[list[dict[str, Any]], bool], Path]:
+    """Return a function that writes a bundle over four numbers: a linear model, or one that bends (a sine)."""
+
+    def make(fields: list[dict[str, Any]], is_bent: bool) -> Path:
+        feeds = tuple(TensorSpec(name, "float32", ("batch", 4)) for name in ("numbers", "missing"))
+        nodes = [
+            helper.make_node("Add", ["missing", "missing"], ["ignored"]),
+            helper.make_node("Gemm", ["numbers", "head", "bias"], ["sums"]),
+            helper.make_node("Sin" if is_bent else "Identity", ["sums"], ["logits"]),
+        ]
+        head = np.linspace(-2, 3, 12, dtype=np.float32).reshape(4, 3)
+        model = _model(nodes, {"head": head, "bias": np.ones(3, np.float32)}, feeds, OUTPUTS)
+        return make_bundle(
+            tmp_path / "fields", task="tabular-classification", files={"variants/onnx-fp32/model.onnx": model},
+            options={"labels": LABELS, "fields": fields, "is_linear": True},
+            variants=(variant_of("onnx-fp32", inputs=feeds),),
+        )  # fmt: skip
+
+    return make
+
+
+class Average(NamedTuple):
+    """A bundle of linear models, and what they are made of; `onnx-int8` has a ReLU in between, and is not linear."""
+
+    folder: Path
+    table: np.ndarray
+    head: np.ndarray
+    bias: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def average(tmp_path_factory: pytest.TempPathFactory, make_bundle: MakeBundle, tokenizer: Tokenizer) -> Average:
+    random = np.random.default_rng(11)
+    table, head, bias = (
+        random.normal(size=shape).astype(np.float32)
+        for shape in ((tokenizer.get_vocab_size(), 6), (6, len(LABELS)), (len(LABELS),))
+    )
+    made = {
+        f"variants/{name}/model.onnx": average_model(table, head, bias, is_bent=name == "onnx-int8")
+        for name in VARIANTS
+    }
+    options = {"labels": LABELS, "max_length": 16, "is_linear": True}
+    return Average(make_bundle(tmp_path_factory.mktemp("average"), files=made, options=options), table, head, bias)
 
 
 @pytest.fixture

@@ -372,9 +372,41 @@ def test_silencing_the_highest_ranked_segments_costs_more_than_silencing_any(sou
     assert found.ranked > found.shuffled + 0.05
 
 
-def test_a_transcript_has_no_label_to_explain(speech: Predictor) -> None:
-    with pytest.raises(UsageError, match="no labels"):
-        speech.explain(LOW)
+def test_a_transcript_is_explained_by_the_segments_that_say_it(speech: Predictor) -> None:
+    item = np.concatenate([GAP, LOW, GAP, HIGH])
+    told, heard = speech.explain(item), speech.predict(item)
+    assert (told.label, told.score) == (heard.text, pytest.approx(heard.score, abs=0.05))
+    silent, loud = ([s for s in told.segments if (s.start % 1 >= 0.49) is is_loud] for is_loud in (False, True))
+    assert max(abs(segment.weight) for segment in silent) < 0.01
+    assert min(segment.weight for segment in loud) > 0.01
+
+
+def test_a_word_that_was_heard_is_explained_where_it_was_said(speech: Predictor) -> None:
+    options = LoadOptions(task_options={"tokens": ["", "a", "|"], "delimiter": "|"})
+    item = np.concatenate([GAP, LOW, HIGH, LOW, GAP])
+    with Predictor.load(speech.bundle.folder, options=options) as loaded:
+        heard = loaded.predict(item)
+        assert [word.text for word in heard.words] == ["a", "a"]
+        for place, label in enumerate(("a", "a#2")):
+            told, word = loaded.explain(item, label=label), heard.words[place]
+            assert (told.label, told.score) == (label, pytest.approx(word.score, abs=0.05))
+            costly = [segment for segment in told.segments if segment.weight > 0.01]
+            assert len(costly) > 5
+            assert all(word.start - 0.06 <= s.start and s.end <= word.end + 0.06 for s in costly)
+        with pytest.raises(InputError, match=r"a word that was heard \(a, a#2\), got 'milk'"):
+            loaded.explain(item, label="milk")
+
+
+def test_where_nothing_was_said_silence_is_explained(speech: Predictor) -> None:
+    told = speech.explain(GAP)
+    assert (told.label, told.score) == ("silence", pytest.approx(speech.predict(GAP).score))
+    with pytest.raises(InputError, match="a word that was heard"):
+        speech.explain(GAP, label="a")
+
+
+def test_silencing_the_segments_that_say_it_costs_more_than_silencing_any(speech: Predictor) -> None:
+    found = speech.faithfulness([np.concatenate([GAP, LOW, GAP]), np.concatenate([HIGH, GAP, GAP])])
+    assert found.ranked > found.shuffled + 0.05
 
 
 @pytest.mark.parametrize(

@@ -223,3 +223,8 @@ def test_predictors_of_other_tasks_are_refused(search: Predictor, predictor: Pre
         rerank(search, search, "oat")
     with pytest.raises(UsageError, match="expected a bundle of search"):
         rerank(predictor, predictor, "oat")
+
+
+def test_deleting_the_words_a_text_is_ranked_by_costs_more_than_deleting_any(predictor: Predictor) -> None:
+    found = predictor.faithfulness([ITEM, {"query": "love two days", "texts": [TEXTS[0], "it never came in two days"]}])
+    assert found.ranked > found.shuffled + 0.05

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from doorstep.errors import FormatError, InputError
+from doorstep.explain import ROWS, explain, faithfulness
 from doorstep.golden import best, flatten
 from doorstep.results import Spans
 from doorstep.tasks.text import TextEncoder
@@ -182,3 +183,94 @@ def test_a_text_of_nothing_has_no_spans(text: str) -> None:
 def test_options_that_fit_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(FormatError):
         Decoder(TokenOptions(**{"labels": LABELS, "max_length": 8, **options}))
+
+
+class _Words:
+    """A session that names `oat` a thing, `milk` where `oat` stands before it, and nothing else."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._ids = {word: tokenizer.token_to_id(word) for word in ("oat", "milk")}
+        self.runs = 0
+
+    inputs, outputs = INPUTS, ()
+
+    def run(self, feeds: Any) -> dict[str, Array]:
+        self.runs += 1
+        ids = np.asarray(feeds["input_ids"])  # [windows, sequence]
+        before = np.roll(ids, 1, axis=1)
+        logits = np.zeros((*ids.shape, len(LABELS)), np.float32)
+        logits[..., 0] = 4
+        logits[ids == self._ids["oat"], 1] = 7
+        milk = ids == self._ids["milk"]
+        logits[milk, 2] = 3
+        logits[milk & (before == self._ids["oat"]), 2] = 7
+        return {"logits": logits}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def shopper() -> tuple[TokenClassification, Any]:
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "oat": 1, "milk": 2}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return _task(made), _Words(made)
+
+
+def test_a_span_is_explained_by_its_own_words_and_those_it_needs(shopper: tuple[TokenClassification, Any]) -> None:
+    task, session = shopper
+    text = "I want oat milk please"
+    told = explain(session, task, text, None, 64)
+    assert told.label == "7-15 thing"
+    weights = {part.text: part.weight for part in told.parts}
+    assert weights["milk"] == pytest.approx(told.score / 2, abs=0.01)  # one of two words is gone
+    assert weights["oat"] > weights["milk"] + 0.2  # without it, milk is none either
+    assert max(abs(weights[word]) for word in ("I", "want", "please")) < 1e-6
+    assert told.score == pytest.approx(task.results(session.run(task.collate(task.prepare([text]))),
+                                                    task.prepare([text]))[0].spans[0].score, abs=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "start"), [("20-24 thing", 20), ("thing", 4), ("4-7 thing", 4), (None, 4)])
+def test_a_label_names_one_span_or_the_surest_of_its_kind(
+    shopper: tuple[TokenClassification, Any], label: str | None, start: int
+) -> None:
+    task, session = shopper
+    row = task.prepare(["the oat, more of th oat milk"])[0]
+    (spans,) = task.results(session.run(task.collate([row])), [row])
+    assert [span.start for span in spans.spans] == [4, 20]
+    wanted = spans.spans[1].name if label == "20-24 thing" else label
+    assert explain(session, task, row.text, wanted, 64).label == spans.spans[start == 20].name
+
+
+def test_a_span_that_was_not_found_is_refused(shopper: tuple[TokenClassification, Any]) -> None:
+    task, session = shopper
+    with pytest.raises(InputError, match=r"a span that was found \(4-7 thing\), got 'brand'"):
+        explain(session, task, "the oat", "brand", 64)
+    with pytest.raises(InputError, match="no span"):
+        explain(session, task, "the oat", "no span", 64)
+
+
+def test_where_no_span_is_found_nothing_is_explained_by_any_word(shopper: tuple[TokenClassification, Any]) -> None:
+    task, session = shopper
+    told = explain(session, task, "the tea", None, 64)
+    assert (told.label, round(told.score, 2)) == ("no span", 0.93)
+    assert max(abs(part.weight) for part in told.parts) < 1e-6
+
+
+def test_deleting_the_words_of_a_span_costs_more_than_deleting_any(shopper: tuple[TokenClassification, Any]) -> None:
+    task, session = shopper
+    found = faithfulness(session, task, ["I want oat milk please", "is there no tea", "more oat milk for a friend"])
+    assert found.ranked > found.shuffled + 0.05
+
+
+def test_many_windows_are_explained_in_runs_of_a_bounded_number_of_rows(
+    shopper: tuple[TokenClassification, Any],
+) -> None:
+    task, session = shopper
+    seen: list[int] = []
+    run = session.run
+    session.run = lambda feeds: seen.append(len(feeds["input_ids"])) or run(feeds)
+    told = explain(session, task, "oat " + "tea " * 400, "0-3 thing", 64)
+    assert len(told.parts) == 64
+    assert sum(seen) > 500
+    assert max(seen) <= ROWS

@@ -13,11 +13,13 @@ from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.parity import Parity
 from doorstep_converters.tasks.craft import Answers
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.sound import SoundCraft
 from doorstep_converters.tasks.sound_data import SoundData
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
 
 _BLANK, _BETWEEN, _UNKNOWN = "<pad>", "|", "<unk>"
 _SPECIAL = {_BLANK, _UNKNOWN, "<s>", "</s>", "[PAD]", "[UNK]"}
@@ -72,6 +74,9 @@ class SpeechCraft(SoundCraft):
 
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return max(0.0, 1.0 - word_error_rate([_text(answer) for answer in answers], truth))
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "segments", "the transcript")
 
     def write_processor(self, out: Path, options: dict[str, Any]) -> None:
         from transformers import Wav2Vec2CTCTokenizer

@@ -55,12 +55,14 @@ class Answered:
         options: task options that were decided while answering.
         feeds: calibration feeds, each with a batch of one.
         card: Markdown that is put behind the model card.
+        notes: what the person who converts shall be told.
     """
 
     answers: list[dict[str, float]]
     options: dict[str, Any] = field(default_factory=dict)
     feeds: tuple[Mapping[str, Any], ...] = ()
     card: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class GoldenChoice(NamedTuple):

@@ -19,12 +19,17 @@ _ITEMS, _PARTS = 12, 32  # of the test split that the game is played on, and of 
 
 
 def faithfulness_note(
-    bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"], parts: str
+    bench: "Workbench",
+    trial: "Trial",
+    survivors: Sequence["Candidate"],
+    parts: str,
+    whose: str = "the best label",
 ) -> dict[str, str]:
     """Play the deletion game with the first variant; returns what came of it, nothing where no test item is at hand.
 
     Args:
         parts: what is deleted, for the reader: `words`, `tiles`.
+        whose: what has a score.
     """
     plan, evaluation = survivors[0].plan, trial.evaluation
     items = thin(evaluation.items[evaluation.final :], _ITEMS)
@@ -33,13 +38,24 @@ def faithfulness_note(
     arguments = {"bundle": str(bench.provisional(trial, plan)), "variant": plan.name, "items": items}
     inputs = (trial.artifacts[plan.name].digest, evaluation.digest, str(trial.options))
     found = bench.run(Stage("explain", "doorstep_converters.tasks.explained:play", arguments, inputs), 1).result
-    if not found:
+    if "ranked" not in found:
         return {}
+    told = f"{whose} {found['ranked']:.3f} of its score on average, deleting random ones {found['shuffled']:.3f}"
+    doubt = "; they are not to be relied on" if warning(found["ranked"], found["shuffled"]) else ""
     return {
         "explanations": f"on {len(items)} items, {plan.name}: deleting the {parts} that `explain` ranks highest costs "
-        f"the best label {found['ranked']:.3f} of its score on average, deleting random ones "
-        f"{found['shuffled']:.3f}"
+        f"{told}{doubt}"
     }
+
+
+def warning(ranked: float, shuffled: float) -> list[str]:
+    """Return what a convert says of explanations that point no better than chance does; nothing of others."""
+    if ranked > shuffled:
+        return []
+    return [
+        f"explanations: expected that deleting what they rank highest costs more than deleting any, got {ranked:.3f} "
+        f"against {shuffled:.3f}; do not show them to anybody before you have looked at some, or give more test items"
+    ]
 
 
 def play(out: Path, channel: Channel, bundle: str, variant: str, items: list[Any]) -> dict[str, Any]:
@@ -47,6 +63,7 @@ def play(out: Path, channel: Channel, bundle: str, variant: str, items: list[Any
     with Predictor.load(bundle, variant=variant, strict=True) as predictor:
         try:
             read = [Path(item["file"]) if is_file_item(item) else item for item in items]
-            return predictor.faithfulness(read, max_parts=_PARTS)._asdict()
+            found = predictor.faithfulness(read, max_parts=_PARTS)
         except UsageError:
             return {}
+    return {**found._asdict(), "notes": warning(found.ranked, found.shuffled)}

@@ -11,11 +11,13 @@ from doorstep.tensors import Array, TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.images import ImageCraft
 from doorstep_converters.tasks.vectors import compare_vectors, flat_vectors, vector_failure
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
 
 _SHOWN = 64  # numbers of a golden example
 
@@ -44,6 +46,9 @@ class ImageFeatureCraft(ImageCraft):
 
     def failure(self, plan: VariantPlan, parity: Parity, bound: Bound) -> str:
         return vector_failure(plan, parity, bound)
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "tiles", "the likeness to the whole picture")
 
     def example(self, item: Any, expected: Mapping[str, float], place: int) -> Example:
         return super().example(item, dict(list(expected.items())[:_SHOWN]), place)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from doorstep.errors import CheckpointError, DataError
-from doorstep.explain import faithfulness
+from doorstep.explain import Faithfulness, faithfulness
 from doorstep.recommend.content import features_of, fit_content
 from doorstep.recommend.items import Blend, Items, write_items
 from doorstep.recommend.transitions import PARTS, Transitions
@@ -25,6 +25,7 @@ from doorstep_converters.evaluation import Evaluation, items_digest, thin
 from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.tasks.craft import Answered, calibration_items
+from doorstep_converters.tasks.explained import warning
 from doorstep_converters.tasks.next_item_data import SequenceData, read_sequences
 from doorstep_converters.tasks.rankings import RankedCraft
 
@@ -121,7 +122,10 @@ class NextItemCraft(RankedCraft):
             answers += [ranking.flat() for ranking in task.results(session.run(task.collate(rows)), rows)]
             plan["progress"]((start + len(rows)) / len(items))
         feeds = tuple(task.collate([row]) for row in task.prepare(plan["calibration"]))
-        return Answered(answers, {}, feeds, _told(session, task, items))
+        found = _played(session, task, items)
+        if found is None:
+            return Answered(answers, {}, feeds)
+        return Answered(answers, {}, feeds, _told(found), tuple(warning(*found)))
 
     def rights(self, truth: Any) -> set[str]:
         return {truth}
@@ -196,12 +200,14 @@ def _write_beside(
         save_file({"projection": projection}, folder / _CONTENT)
 
 
-def _told(session: _Session, task: NextItem, items: Sequence[Any]) -> str:
-    """Return what the model card says of explanations."""
+def _played(session: _Session, task: NextItem, items: Sequence[Any]) -> Faithfulness | None:
+    """Play the deletion game with histories of more than two items."""
     chosen = [item for item in items if isinstance(item, list) and len(item) > 2]
-    if not chosen:
-        return ""
-    found = faithfulness(session, task, thin(chosen, _EXPLAINED))
+    return faithfulness(session, task, thin(chosen, _EXPLAINED)) if chosen else None
+
+
+def _told(found: Faithfulness) -> str:
+    """Return what the model card says of explanations."""
     return (
         "\nExplanations by occlusion: leaving out the items of a history by falling weight costs the best item's score "
         f"{found.ranked:.3f} on average, in random order {found.shuffled:.3f}.\n"

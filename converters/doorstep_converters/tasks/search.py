@@ -12,11 +12,13 @@ from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import find_file, records_of
 from doorstep_converters.evaluation import Evaluation, items_digest, thin
 from doorstep_converters.tasks.craft import Craft, Timed
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.rankings import RankedCraft
 from doorstep_converters.tasks.sentence_similarity import SentenceCraft
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
 
 _TOP, _CALIBRATION, _PROBES = 10, 100, 12
 _TEXT_FIELDS = ("name", "title", "brand", "category", "description")
@@ -125,6 +127,9 @@ class SearchCraft(RankedCraft, SentenceCraft):
 
     def text_read(self, item: Any, options: dict[str, Any]) -> str:
         return str(item)
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "words", "the product found first")
 
     def timed(self, evaluation: Evaluation, options: dict[str, Any]) -> Timed:
         return Craft.timed(self, evaluation, options)

@@ -15,11 +15,13 @@ from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
 from doorstep_converters.tasks.vectors import compare_vectors, flat_vectors, vector_failure
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
 
 _TEXTS = ("text", "sentence", "query", "name", "review", "content")
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -150,6 +152,9 @@ class SentenceCraft(TextCraft):
 
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return 0.0  # `compare` has no truth to judge by
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "words", "the likeness to the whole text")
 
     def text_read(self, item: Any, options: dict[str, Any]) -> str:
         before = options.get("prompts", {}).get(options.get("default_prompt", ""), "")

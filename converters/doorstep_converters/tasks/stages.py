@@ -41,7 +41,7 @@ def reference(
     write_answers(out, answered.answers)
     arrays = {f"{place}/{name}": array for place, feed in enumerate(answered.feeds) for name, array in feed.items()}
     np.savez(out / "calibration.npz", **arrays)
-    return {"options": answered.options, "card": answered.card}
+    return {"options": answered.options, "card": answered.card, "notes": list(answered.notes)}
 
 
 def parity(out: Path, channel: Channel, bundle: str, variant: str, texts: str) -> dict[str, Any]:

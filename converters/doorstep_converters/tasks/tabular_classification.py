@@ -5,7 +5,7 @@ makes a checkpoint of any fitted classifier that skl2onnx converts.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ _LABELS = ("label", "target", "class", "y")
 _MOST_CATEGORIES, _FEW_NUMBERS, _QUANTILES = 1000, 12, 33
 _MEMBERS = 8  # boosted models that vote, each with its own share of rows and fields
 _SAME = 1e-4
+_TRIED, _ADDED = 50, 1e-3  # rows on which a model is tried for being linear, and how far it may be off
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class TabularCraft(Craft):
 
     def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
         config = _config(checkpoint.folder)
-        keys = ("labels", "fields", "is_probability")
+        keys = ("labels", "fields", "is_probability", *(("is_linear",) if config.get("is_linear") else ()))
         return {key: config[key] for key in keys} | {"top_k": len(config["labels"])}
 
     def specs(self, folder: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -251,7 +252,33 @@ def save_estimator(estimator: Any, fields: Sequence[Field], labels: Sequence[str
     distance = float(np.abs(got - estimator.predict_proba(sample)).max())
     if not distance <= _SAME:
         raise CheckpointError(f"{type(estimator).__name__}: its graph differs by {distance:.3g} from what it predicts")
-    _write_config(folder, "trees", fields, labels, True, {})
+    is_linear = adds_up(lambda rows: np.asarray(session.run(["probabilities"], {"features": rows})[0]), sample)
+    _write_config(folder, "trees", fields, labels, True, {"is_linear": is_linear})
+
+
+def adds_up(answer: Callable[[Array], Array], sample: Array) -> bool:
+    """Tell whether every field adds to the log-odds whatever the others are, and may be missing: a linear model.
+
+    Args:
+        answer: rows [rows, features] float32 to probabilities [rows, classes].
+        sample: rows it is tried on, the first 50.
+    """
+    rows = sample[:_TRIED].astype(np.float32)
+    fields = range(rows.shape[1])
+
+    def odds(*gone: int) -> Array:
+        left = rows.copy()
+        left[:, list(gone)] = np.nan
+        told: Array = np.log(np.maximum(answer(left).astype(np.float64), 1e-12))  # [rows, classes]
+        return told - told.mean(axis=1, keepdims=True)
+
+    whole = odds()
+    shares = [whole - odds(field) for field in fields]  # each [rows, classes]
+    for gone in (fields, fields[::2], fields[1::2]):
+        left = whole - sum((shares[field] for field in gone), np.zeros_like(whole))
+        if not (np.abs(left - odds(*gone)) <= _ADDED * np.maximum(1.0, np.abs(whole))).all():
+            return False
+    return True
 
 
 def read_table(records: Records, label: str | None) -> TabularData:

@@ -11,7 +11,7 @@ from doorstep.errors import DataError, UsageError
 from doorstep.manifest import Measured, Variant
 from doorstep.tensors import Array
 from doorstep_converters.augment.prepare import augment_stage, read_corpus
-from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
+from doorstep_converters.checkpoint import Checkpoint, find_checkpoint, read_json
 from doorstep_converters.data import DataSet, Row, load_data
 from doorstep_converters.evaluation import Evaluation, choose_golden, golden_examples, plan_evaluation, write_texts
 from doorstep_converters.finetune.stage import finetune_stage
@@ -67,6 +67,8 @@ class TextClassification(Craft):
 
     def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
         options: dict[str, Any] = {"labels": list(checkpoint.labels or ()), "is_multi_label": checkpoint.is_multi_label}
+        if is_linear(checkpoint.folder):
+            options["is_linear"] = True  # explanations may be exact
         options |= length_option(job, checkpoint)
         if job.temperature != 1.0:
             options["temperature"] = job.temperature
@@ -146,6 +148,12 @@ def _augmented(job: "Job", data: DataSet, bench: "Workbench") -> list[Row]:
     if job.augment is None:
         return []
     return read_corpus(bench.run(augment_stage(data, job.augment, job.training.seed, bench.work), bench.cores).folder)
+
+
+def is_linear(folder: Path) -> bool:
+    """Tell whether a checkpoint averages token vectors and has one linear layer behind: a static student, no head."""
+    config = read_json(folder / "config.json")
+    return config.get("model_type") == "doorstep-static" and config.get("head_width") == 0
 
 
 def length_option(job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:

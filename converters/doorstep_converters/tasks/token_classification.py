@@ -11,11 +11,12 @@ from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import Records, read_records
 from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.tasks.craft import Craft, Timed
+from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
 
 if TYPE_CHECKING:
-    from doorstep_converters.job import Job
-    from doorstep_converters.variants import Workbench
+    from doorstep_converters.job import Candidate, Job
+    from doorstep_converters.variants import Trial, Workbench
     from doorstep_converters.worker import Channel
 
 _NAMES = ("label", "slot", "entity", "type", "entity_group")
@@ -86,6 +87,9 @@ class TokenCraft(TextCraft):
 
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return span_f1([_spans(answer) for answer in answers], [{tuple(span) for span in spans} for spans in truth])
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        return faithfulness_note(bench, trial, survivors, "words", "the surest span")
 
     def train(
         self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from doorstep.errors import InputError
-from doorstep.explain import Known
+from doorstep.explanation import Known
 
 
 class FieldPieces:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from doorstep.explain import Step
+from doorstep.explanation import Step
 
 
 class HistoryPieces:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
 
-from doorstep.explain import Region
+from doorstep.explanation import Region
 from doorstep.tasks.pictures import Seen
 from doorstep.tensors import Array
 

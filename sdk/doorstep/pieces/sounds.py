@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from doorstep.explain import Segment
+from doorstep.explanation import Segment
 from doorstep.tensors import Array
 
 _SHORTEST_S = 0.05

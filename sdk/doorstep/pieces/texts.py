@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from doorstep.explain import Part
+from doorstep.explanation import Part
 
 # Han, kana and Bopomofo are written without spaces: every character is a part. Then words, then runs of signs.
 _UNSPACED = (
@@ -28,6 +28,11 @@ class TextPieces:
 
     def __len__(self) -> int:
         return len(self._spans)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First character and the one behind the last, of each piece."""
+        return self._spans
 
     def without(self, places: Sequence[int]) -> Any:
         return self._row_of(without(self._text, [self._spans[place] for place in places]))

@@ -83,14 +83,7 @@ class Catalogue(Growing):
             InputError: a filter does not fit the catalogue.
         """
         view = self._view
-        masks = [segment.products.mask(filters, view.fields) for segment in view.segments]
-        parts = [
-            _candidates(segment, shown(mask, hidden), text, vector, pool)
-            for segment, mask, hidden in zip(view.segments, masks, view.hidden, strict=True)
-        ]
-        best_words = max((float(part.words.max()) for part in parts if len(part.words)), default=0.0) or 1.0
-        sums = np.concatenate([_sum(part, best_words, weights) for part in parts])
-        places = [(segment, number) for segment, part in enumerate(parts) for number in part.numbers.tolist()]
+        sums, places = _fused(view, text, vector, filters, weights, pool, [None] * len(view.segments))
         found = []
         for place in top(sums, count).tolist():
             segment, number = places[place]
@@ -106,6 +99,25 @@ class Catalogue(Growing):
         view = self._view
         for segment in view.segments:
             segment.products.check(filters, view.fields)
+
+    def score(
+        self, id_: str, text: str, vector: Array, filters: Mapping[str, Any], weights: Weights, pool: int = 200
+    ) -> float | None:
+        """Return the score that `search` gives one product, found or not; None where the catalogue has it not.
+
+        Raises:
+            InputError: a filter does not fit the catalogue.
+        """
+        view = self._view
+        wanted = [
+            None if number is None or (hidden is not None and hidden[number]) else number
+            for number, hidden in zip((s.products.number_of(id_) for s in view.segments), view.hidden, strict=True)
+        ]
+        place = next(((segment, number) for segment, number in enumerate(wanted) if number is not None), None)
+        if place is None:
+            return None
+        sums, places = _fused(view, text, vector, filters, weights, pool, wanted)
+        return float(sums[places.index(place)])
 
     def _show(self, rows: list[dict[str, Any]], vectors: Array, hidden: Array | None) -> None:
         segments: list[Segment] = [self._base]
@@ -128,6 +140,13 @@ class _View(NamedTuple):
         return {field for segment in self.segments for field in segment.products.columns}
 
 
+class _Fused(NamedTuple):
+    """Sums [candidates], and the segment and number that each is of."""
+
+    sums: Array
+    places: list[tuple[int, int]]
+
+
 class _Candidates(NamedTuple):
     """Products worth a sum, and their scores, each [candidates]."""
 
@@ -138,14 +157,38 @@ class _Candidates(NamedTuple):
     vectors: Array
 
 
-def _candidates(segment: Segment, mask: Array | None, text: str, vector: Array, pool: int) -> _Candidates:
+def _fused(
+    view: _View,
+    text: str,
+    vector: Array,
+    filters: Mapping[str, Any],
+    weights: Weights,
+    pool: int,
+    wanted: Sequence[int | None],
+) -> _Fused:
+    """Sum the scores of each segment's candidates, and of the numbers in `wanted`, one a segment or None."""
+    masks = [segment.products.mask(filters, view.fields) for segment in view.segments]
+    parts = [
+        _candidates(segment, shown(mask, hidden), text, vector, pool, number)
+        for segment, mask, hidden, number in zip(view.segments, masks, view.hidden, wanted, strict=True)
+    ]
+    best_words = max((float(part.words.max()) for part in parts if len(part.words)), default=0.0) or 1.0
+    sums = np.concatenate([_sum(part, best_words, weights) for part in parts])
+    places = [(segment, number) for segment, part in enumerate(parts) for number in part.numbers.tolist()]
+    return _Fused(sums, places)
+
+
+def _candidates(
+    segment: Segment, mask: Array | None, text: str, vector: Array, pool: int, wanted: int | None
+) -> _Candidates:
     matches = [index.look_up(text) for index in segment.indexes]
     words, pieces = (found.scores() for found in matches)
     if mask is not None:
         words, pieces = np.where(mask, words, 0.0), np.where(mask, pieces, 0.0)
     near = segment.vectors.nearest(vector, pool, mask).numbers
     lexical = [_best(scores, pool) for scores in (words, pieces)]
-    numbers = np.unique(np.concatenate([near, *lexical])).astype(np.int64)
+    also = np.array([] if wanted is None else [wanted], np.int64)
+    numbers = np.unique(np.concatenate([near, *lexical, also])).astype(np.int64)
     covered = np.sqrt(matches[1].shares()[numbers])  # letters in common say little where most of the query is missing
     return _Candidates(numbers, words[numbers], pieces[numbers], covered, segment.vectors.scores(vector, numbers))
 

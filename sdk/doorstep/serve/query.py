@@ -80,7 +80,7 @@ type Explanations {
 
 type Explanation {
   label: String!, score: Float!, parts: [Part!]!, regions: [Region!]!, segments: [Segment!]!, steps: [Step!]!
-  fields: [Known!]!
+  fields: [Known!]!, logit: Float, bias: Float!
 }
 type Part { text: String!, start: Int!, end: Int!, weight: Float! }
 type Segment { start: Float!, end: Float!, weight: Float! }

@@ -45,6 +45,14 @@ class _Piece(NamedTuple):
     score: float
 
 
+class Spoken(NamedTuple):
+    """A word that was read: its name, `text` or `text#2` for the second such, and where its tokens stand."""
+
+    name: str
+    text: str
+    pieces: tuple[_Piece, ...]
+
+
 class CtcDecoder:
     """Turns the logits of one recording into a transcript."""
 
@@ -68,14 +76,42 @@ class CtcDecoder:
         words = [self._word(group, probabilities) for group in self._groups(pieces)]
         scores = [word.score for word in words]
         if not words:
-            silence = float(probabilities[:, self._options.blank].min()) if len(probabilities) else 1.0
-            return Transcript("", silence, ())
+            return Transcript("", self._silence(probabilities), ())
         if self._words:
             text = " ".join(word.text for word in words)
         else:
             written = (self._options.tokens[piece.place] for piece in pieces)
             text = " ".join("".join(" " if self._is_delimiter(token) else token for token in written).split())
         return Transcript(text, float(np.mean(scores)), tuple(words))
+
+    def spoken(self, logits: Array) -> list[Spoken]:
+        """Return the words of a recording with what they were read from; `logits` [frames, tokens]."""
+        probabilities = softmax(logits.astype(np.float32))  # [frames, tokens]
+        found: list[Spoken] = []
+        for group in self._groups(self._best_path(probabilities)):
+            text = self._word(group, probabilities).text
+            before = sum(word.text == text for word in found)
+            found.append(Spoken(f"{text}#{before + 1}" if before else text, text, tuple(group)))
+        return found
+
+    def chance(self, logits: Array, words: Sequence[Spoken]) -> float:
+        """Return the mean score of words at their place in other frames of the same length; of none, that of silence.
+
+        Unlike a transcript's score it takes all frames of a token, not the surest one: of a long tone any single frame
+        can be missed.
+        """
+        probabilities = softmax(logits.astype(np.float32))  # [frames, tokens]
+        if not words:
+            return self._silence(probabilities)
+        return float(np.mean([self._heard(word, probabilities) for word in words]))
+
+    def _heard(self, word: Spoken, probabilities: Array) -> float:
+        if self._words:
+            return self._shares(word.pieces, probabilities)[word.text]
+        return float(np.mean([probabilities[p.start : p.end, p.place].mean() for p in word.pieces]))
+
+    def _silence(self, probabilities: Array) -> float:
+        return float(probabilities[:, self._options.blank].min()) if len(probabilities) else 1.0
 
     def _is_delimiter(self, token: str) -> bool:
         return bool(token) and token == self._options.delimiter
@@ -108,14 +144,17 @@ class CtcDecoder:
         score = float(np.mean([piece.score for piece in group]))
         first, last = group[0].start, group[-1].end
         if self._words:
-            window = np.log(np.maximum(probabilities[max(0, first - 2) : last + 2], 1e-12))
-            likelihoods = {
-                word: _likelihood(window, places, self._options.blank) for word, places in self._words.items()
-            }
-            text = max(likelihoods, key=lambda word: likelihoods[word])
-            score = float(softmax(np.array([*likelihoods.values()], np.float32)).max())
+            shares = self._shares(group, probabilities)
+            text = max(shares, key=lambda word: shares[word])
+            score = shares[text]
         seconds = self._options.frame_seconds
         return Word(text, round(first * seconds, 3), round(last * seconds, 3), score)
+
+    def _shares(self, group: Sequence[_Piece], probabilities: Array) -> dict[str, float]:
+        """Weigh the words of the list against each other where a group of tokens stands."""
+        window = np.log(np.maximum(probabilities[max(0, group[0].start - 2) : group[-1].end + 2], 1e-12))
+        likelihoods = [_likelihood(window, places, self._options.blank) for places in self._words.values()]
+        return dict(zip(self._words, softmax(np.array(likelihoods, np.float32)).tolist(), strict=True))
 
 
 def _likelihood(log_probabilities: Array, places: Sequence[int], blank: int) -> float:

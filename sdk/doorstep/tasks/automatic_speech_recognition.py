@@ -1,20 +1,30 @@
 """automatic-speech-recognition: a recording to what was said, with the time of every word (CTC)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.errors import InputError
 from doorstep.results import Heard, Transcript
-from doorstep.sound.ctc import CtcDecoder, CtcOptions
+from doorstep.sound.ctc import CtcDecoder, CtcOptions, Spoken
 from doorstep.sound.items import SoundOptions, SoundReader
 from doorstep.tasks.labelling import strict_options
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
+if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.sounds import SoundPieces
+
+SILENCE = "silence"
+"""What an explanation is about where nothing was said."""
+
 
 class SpeechRecognition:
     """WAV bytes, paths or arrays to transcripts."""
+
+    _asked: tuple[Spoken, ...] = ()
+    _name = SILENCE
 
     def __init__(self, reader: SoundReader, decoder: CtcDecoder) -> None:
         self._reader = reader
@@ -32,6 +42,41 @@ class SpeechRecognition:
     def results(self, fetches: Fetches, rows: Sequence[Any] = ()) -> list[Transcript]:
         logits = next(iter(fetches.values()))  # [batch, frames, tokens]; frames of padding are blank
         return [self._decoder.transcript(frames) for frames in logits]
+
+    def about(self, item: Any, label: str | None, run: "Run") -> Self:
+        """Return this task with scores that are of one word, or of the whole transcript: where their tokens stand.
+
+        Raises:
+            InputError: no such word was heard.
+        """
+        from copy import copy  # a start does without it
+
+        rows = self.prepare([item])
+        frames = next(iter(run(self.collate(rows)).values()))[0]  # [frames, tokens]
+        words = self._decoder.spoken(frames)
+        name = self._decoder.transcript(frames).text or SILENCE
+        chosen = words if label in (None, name) else [word for word in words if word.name == label]
+        if not chosen and label not in (None, name):
+            known = ", ".join(word.name for word in words) or SILENCE
+            raise InputError(f"label: expected a word that was heard ({known:.200}), got {label!r:.60}")
+        other = copy(self)
+        other._asked, other._name = tuple(chosen), name if label is None else label
+        return other
+
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "SoundPieces":
+        """Take a recording to segments, for `explain`."""
+        from doorstep.pieces.sounds import SoundPieces
+
+        return SoundPieces(self._reader.read([item])[0], self._reader.options.rate, max_parts)
+
+    def best(self, fetches: Fetches, rows: Sequence[Array]) -> str:
+        """Return the transcript, or the word that was asked for."""
+        return self._name
+
+    def scores(self, fetches: Fetches, rows: Sequence[Array], label: str) -> list[float]:
+        """Return how surely each recording says, in the same frames, what was asked for."""
+        logits = next(iter(fetches.values()))  # [batch, frames, tokens]
+        return [self._decoder.chance(frames, self._asked) for frames in logits]
 
     def listen(
         self, chunks: Iterable[Any], predict: Callable[[Any], Any], on_error: str = "raise"

@@ -1,18 +1,22 @@
 """image-feature-extraction: a picture to a vector. Pooling is in the graph; cutting and scaling happen here."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
 from doorstep.results import Vector
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.pictures import PictureOptions, Pictures
-from doorstep.tasks.vectors import VectorForm, VectorOptions
+from doorstep.tasks.vectors import Comparing, VectorForm, VectorOptions
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
+if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.pictures import PicturePieces
 
-class ImageFeatureExtraction:
+
+class ImageFeatureExtraction(Comparing):
     """Paths, bytes, PIL pictures or arrays [height, width, 3] uint8 to vectors."""
 
     def __init__(self, pictures: Pictures, form: VectorForm) -> None:
@@ -34,6 +38,12 @@ class ImageFeatureExtraction:
     def vectors(self, fetches: Fetches) -> Array:
         """Return vectors [batch, dimensions] float32, cut and scaled."""
         return self._form.vectors(fetches)
+
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "PicturePieces":
+        """Take what the model sees of a picture to tiles, for `explain`."""
+        from doorstep.pieces.pictures import PicturePieces
+
+        return PicturePieces(self._pictures.see(item, 0), max_parts)
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> ImageFeatureExtraction:

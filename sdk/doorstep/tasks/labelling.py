@@ -55,6 +55,11 @@ class Labelling:
         """Return the likeliest label of the first row."""
         return self.of_every_label().results(fetches, rows)[0].scores[0][0]
 
+    def logits(self, fetches: Fetches, label: str) -> Array:
+        """Return a label's logit for each row: [batch]."""
+        found: Array = next(iter(fetches.values()))[:, self._labeller.labels.index(label)]
+        return found.astype(np.float64)
+
     def scores(self, fetches: Fetches, rows: Sequence[Any], label: str) -> list[float]:
         """Return a label's probability for each row.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenizers import Encoding
 
@@ -16,6 +16,10 @@ from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.sentence_similarity import SentenceOptions, SentenceSimilarity
 from doorstep.tasks.text import MAX_CHARACTERS, TextEncoder
 from doorstep.tensors import Feeds, Fetches, TensorSpec
+
+if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.texts import TextPieces
 
 FOLDER = "catalogue/"
 MAX_COUNT = 1000
@@ -88,6 +92,49 @@ class Search:
 
     def results(self, fetches: Fetches, rows: Sequence[Row] = ()) -> list[Ranking | Vector]:
         return [self._result(row, vector) for row, vector in zip(rows, self._sentences.vectors(fetches), strict=True)]
+
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "TextPieces":
+        """Take a query to its words, for `explain`; a label is the id of a product.
+
+        Raises:
+            InputError: the item is no query.
+        """
+        from doorstep.pieces.texts import TextPieces
+
+        whole = self._row(item, 0)
+        if whole.top_k == 0:
+            raise InputError("item: expected a query to explain, got a product")
+
+        def row_of(text: str) -> Row:
+            row = whole._replace(text=text)
+            return row._replace(encoding=self._encoder.encode([text and self._prompted(row)])[0])
+
+        return TextPieces(whole.text, max_parts, row_of)
+
+    def best(self, fetches: Fetches, rows: Sequence[Row]) -> str:
+        """Return the id of the product that is found first for the first row.
+
+        Raises:
+            InputError: nothing is found.
+        """
+        found = self._result(rows[0], self._sentences.vectors(fetches)[0])
+        if not isinstance(found, Ranking) or not found.hits:
+            raise InputError("item: nothing is found; drop a filter, or name a label")
+        return found.hits[0].id
+
+    def scores(self, fetches: Fetches, rows: Sequence[Row], label: str) -> list[float]:
+        """Return the score that the product with the id `label` has for each row.
+
+        Raises:
+            InputError: the catalogue has no such product.
+        """
+        weights, found = self._options.weights, []
+        for row, vector in zip(rows, self._sentences.vectors(fetches), strict=True):
+            score = self.catalogue.score(label, row.text, vector, row.filters, weights)
+            if score is None:
+                raise InputError(f"label: expected the id of a product of the catalogue, got {label!r:.60}")
+            found.append(score)
+        return found
 
     def _result(self, row: Row, vector: Any) -> Ranking | Vector:
         if row.top_k == 0:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenizers import Encoding
 
@@ -13,8 +13,12 @@ from doorstep.given import names_of, told
 from doorstep.results import Vector
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
-from doorstep.tasks.vectors import VectorForm, VectorOptions
+from doorstep.tasks.vectors import Comparing, VectorForm, VectorOptions
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
+
+if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.texts import TextPieces
 
 
 class SentenceOptions(NamedTuple):
@@ -37,7 +41,7 @@ class SentenceOptions(NamedTuple):
     tokenizer: str = "tokenizer.json"
 
 
-class SentenceSimilarity:
+class SentenceSimilarity(Comparing):
     """Texts, or `{"text": …, "prompt": name}`, to vectors."""
 
     def __init__(self, encoder: TextEncoder, options: SentenceOptions) -> None:
@@ -62,6 +66,19 @@ class SentenceSimilarity:
     def vectors(self, fetches: Fetches) -> Array:
         """Return vectors [batch, dimensions] float32, cut and scaled."""
         return self._form.vectors(fetches)
+
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "TextPieces":
+        """Take a text to its words, for `explain`; its prompt stays whole."""
+        from doorstep.pieces.texts import TextPieces
+
+        text = item["text"] if isinstance(item, dict) and "text" in item else item
+        if not isinstance(text, str):
+            raise InputError(f"item: expected a text (str), got {type(text).__name__}")
+
+        def row_of(left: str) -> Encoding:
+            return self.prepare([{**item, "text": left} if isinstance(item, dict) else left])[0]
+
+        return TextPieces(text, max_parts, row_of)
 
     def _text(self, item: Any, place: int) -> Any:
         prompt = self._options.default_prompt

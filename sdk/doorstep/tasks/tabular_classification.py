@@ -21,7 +21,7 @@ from doorstep.tasks.labelling import Labeller, Labelling, LabellingOptions, stri
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
-    from doorstep.explain import Run
+    from doorstep.explain import Run, Shares
     from doorstep.pieces.fields import FieldPieces
 
 FEEDS = ("numbers", "missing", "categories", "features")
@@ -54,10 +54,12 @@ class TabularOptions(NamedTuple):
 
     Attributes:
         is_probability: the graph gives probabilities (trees), not logits.
+        is_linear: every field adds to the logits whatever the others are, so that explanations are exact.
     """
 
     fields: tuple[Field, ...]
     is_probability: bool = False
+    is_linear: bool = False
 
 
 class TabularEncoder:
@@ -132,7 +134,12 @@ class TabularClassification(Labelling):
     """Dicts of fields to classifications."""
 
     def __init__(
-        self, encoder: TabularEncoder, inputs: Sequence[TensorSpec], labeller: Labeller, is_probability: bool
+        self,
+        encoder: TabularEncoder,
+        inputs: Sequence[TensorSpec],
+        labeller: Labeller,
+        is_probability: bool,
+        is_linear: bool = False,
     ) -> None:
         widths = encoder.widths
         for spec in inputs:
@@ -142,6 +149,7 @@ class TabularClassification(Labelling):
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in inputs}
         self._labeller = labeller
         self._is_probability = is_probability
+        self._is_linear = is_linear
 
     def prepare(self, items: Sequence[Any]) -> Sequence[dict[str, Array]]:
         return [self._encoder.encode(item, place) for place, item in enumerate(items)]
@@ -166,6 +174,23 @@ class TabularClassification(Labelling):
         names = [name for name, value in item.items() if not is_missing(value)]
         return FieldPieces(item, names, max_parts, lambda changed: self._encoder.encode(changed, 0))
 
+    def shares(self, pieces: "FieldPieces", label: str | None, run: "Run") -> "Shares | None":
+        """Return what each field brings to the label's logit, None where the model is not linear."""
+        if not self._is_linear:
+            return None
+        from doorstep.pieces.linear import field_shares
+
+        return field_shares(self, pieces, label, run)
+
+    def logits(self, fetches: Fetches, label: str) -> Array:
+        """Return a label's logit for each row [batch]; of probabilities, its log-odds against the others' mean."""
+        if not self._is_probability:
+            return super().logits(fetches, label)
+        probabilities = np.maximum(next(iter(fetches.values())).astype(np.float64), 1e-12)  # [batch, classes]
+        place, told = self._labeller.labels.index(label), np.log(probabilities)
+        found: Array = told[:, place] - np.delete(told, place, axis=1).mean(axis=1)
+        return found
+
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TabularClassification:
     """Load encoders and labels from the bundle."""
@@ -173,7 +198,8 @@ def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]
     plain = strict_options(bundle.manifest.options, overrides, known)
     options = build(plain, TabularOptions, "options")
     labeller = Labeller(build(plain, LabellingOptions, "options"))
-    return TabularClassification(TabularEncoder(options.fields), inputs, labeller, options.is_probability)
+    encoder = TabularEncoder(options.fields)
+    return TabularClassification(encoder, inputs, labeller, options.is_probability, options.is_linear)
 
 
 def is_missing(value: Any) -> bool:

@@ -17,7 +17,7 @@ from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Feeds, Fetches, TensorSpec
 
 if TYPE_CHECKING:
-    from doorstep.explain import Run
+    from doorstep.explain import Run, Shares
     from doorstep.pieces.texts import TextPieces
 
 
@@ -27,18 +27,21 @@ class TextOptions(NamedTuple):
     Attributes:
         max_length: tokens kept of a text, special tokens included.
         tokenizer: path of the tokenizer in the bundle.
+        is_linear: the logits are one linear layer over the average of token vectors, so that explanations are exact.
     """
 
     max_length: int
     tokenizer: str = "tokenizer.json"
+    is_linear: bool = False
 
 
 class TextClassification(Labelling):
     """Texts to classifications."""
 
-    def __init__(self, encoder: TextEncoder, labeller: Labeller) -> None:
+    def __init__(self, encoder: TextEncoder, labeller: Labeller, is_linear: bool = False) -> None:
         self._encoder = encoder
         self._labeller = labeller
+        self._is_linear = is_linear
 
     def prepare(self, items: Sequence[Any]) -> Sequence[Encoding]:
         return self._encoder.encode(items)
@@ -60,6 +63,14 @@ class TextClassification(Labelling):
             raise InputError(f"item: expected a text (str), got {type(item).__name__}")
         return TextPieces(item, max_parts, lambda text: self._encoder.encode([text])[0])
 
+    def shares(self, pieces: "TextPieces", label: str | None, run: "Run") -> "Shares | None":
+        """Return what each word brings to the label's logit, None where the model is not linear."""
+        if not self._is_linear:
+            return None
+        from doorstep.pieces.linear import token_shares
+
+        return token_shares(self, pieces, label, run)
+
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TextClassification:
     """Load tokenizer and labels from the bundle."""
@@ -68,4 +79,4 @@ def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]
     text = build(plain, TextOptions, "options")
     labeller = Labeller(build(plain, LabellingOptions, "options"))
     encoder = TextEncoder.from_bytes(bundle.read(text.tokenizer), text.max_length, inputs)
-    return TextClassification(encoder, labeller)
+    return TextClassification(encoder, labeller, text.is_linear)

@@ -94,21 +94,23 @@ class TextRanking:
         """Take the ranked text whose id is `label`, or the one ranked first, to its words; the query stays whole.
 
         Raises:
-            InputError: no ranked text has that id.
+            InputError: no text has that id.
         """
         from doorstep.pieces.texts import TextPieces
 
         whole = self.prepare([item])[0]
-        hits = {hit.id: hit for hit in self.results(run(self.collate([whole])), [whole])[0].hits}
-        chosen = next(iter(hits)) if label is None else label
-        if chosen not in hits:
-            raise InputError(f"label: expected the id of a ranked text ({', '.join(hits):.200}), got {label!r:.60}")
+        ids = [str(place) for place in range(len(whole.texts))]
+        if label is None:
+            label = self.results(run(self.collate([whole])), [whole])[0].hits[0].id
+        if label not in ids:
+            raise InputError(f"label: expected the id of a ranked text ({', '.join(ids):.200}), got {label!r:.60}")
+        chosen = label
 
         def row_of(text: str) -> Row:
             pair = whole._replace(texts=(text,), top_k=1, chosen=chosen)
             return pair._replace(encodings=tuple(self._encode(pair, 0)))
 
-        return TextPieces(hits[chosen].fields["text"], max_parts, row_of)
+        return TextPieces(whole.texts[int(chosen)], max_parts, row_of)
 
     def best(self, fetches: Fetches, rows: Sequence[Row]) -> str:
         """Return the id of the text that `pieces` chose."""

@@ -7,24 +7,29 @@ long texts are, the engine is given `MOST_WINDOWS` at once, and of a text of mor
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding
 
 from doorstep.bundle import Bundle
 from doorstep.decoding import build
-from doorstep.errors import FormatError
+from doorstep.errors import FormatError, InputError
 from doorstep.results import Span, Spans
 from doorstep.tasks import softmax
 from doorstep.tasks.labelling import strict_options
 from doorstep.tasks.text import TextEncoder
 from doorstep.tensors import Array, Feeds, Fetches, TensorSpec
 
+if TYPE_CHECKING:
+    from doorstep.explain import Run
+    from doorstep.pieces.spans import SpanPieces
+
 MOST_WINDOWS = 32
 """Windows that one run of the engine is given."""
 
 _IMPOSSIBLE = -1e9
+_MOST_EXPLAINED = 8  # windows of a text; each of its up to 128 forms is as long
 _ENCODED_AT_ONCE = 50_000  # characters; their tokens and offsets take up to 250 bytes each
 # Thai, Lao, Burmese, Khmer, kana, Chinese ideographs, half-width kana
 _SPACELESS = re.compile(
@@ -60,12 +65,16 @@ class Row(NamedTuple):
         size: how many windows there are.
         tokens: of all windows together.
         windows: empty where there are more than `MOST_WINDOWS`; they are made again when the text is answered.
+        asked: the span that an explanation is about.
+        marks: where its words stand in this form of the text, None for one that is gone.
     """
 
     text: str
     size: int
     tokens: int
     windows: tuple[Encoding, ...]
+    asked: str = ""
+    marks: tuple[int | None, ...] = ()
 
 
 class Decoder:
@@ -105,6 +114,16 @@ class Decoder:
             previous = kind
         spans = (span.closed(text) for span in found)
         return Spans(tuple(span for span in spans if span.text and span.score >= self._options.abstain_below))
+
+    def chances(
+        self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array], name: str
+    ) -> list["Chance"]:
+        """Return of each word how likely it is of a kind, whether first or further on; "" asks for no kind at all."""
+        columns = [place for place, kind in enumerate(self._kinds) if kind.name == name]
+        return [
+            Chance(word.start, word.end, float(word.probabilities[columns].sum()))
+            for word in self._words(text, windows, probabilities)
+        ]
 
     def _words(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> list["_Word"]:
         """Join tokens to words, each taken from the window where it lies deepest."""
@@ -156,6 +175,14 @@ def _makes_words(character: str) -> bool:
     return is_letter and not _SPACELESS.match(character)
 
 
+class Chance(NamedTuple):
+    """A word, characters from `start` to `end`, and how likely it is of the kind that was asked for (0 to 1)."""
+
+    start: int
+    end: int
+    score: float
+
+
 class TokenClassification:
     """Texts to spans."""
 
@@ -203,11 +230,63 @@ class TokenClassification:
             start = stop
         return found
 
+    def pieces(self, item: Any, label: str | None, max_parts: int, run: "Run") -> "SpanPieces":
+        """Take a text to its words, for `explain`; a label is `12-18 price`, or `price` for its surest span.
+
+        Raises:
+            InputError: no such span was found.
+        """
+        from doorstep.pieces.spans import NOTHING, SpanPieces, choose, marks_of
+
+        whole = self.prepare([item])[0]
+        if whole.size > _MOST_EXPLAINED:
+            raise InputError(
+                f"text: expected at most {_MOST_EXPLAINED} windows to explain, got {whole.size}; explain a part of it"
+            )
+        fetches = run(self.collate([whole]))
+        span = choose(self.results(fetches, [whole])[0], label)
+        words = self._decoder.chances(whole.text, whole.windows, _by_row(fetches, [whole])[0], "")
+        marks = marks_of(whole.text, words, span)
+        asked = NOTHING if span is None else span.name
+
+        def row_of(text: str, left: tuple[int | None, ...]) -> Row:
+            row = self.prepare([text])[0]
+            return row._replace(windows=self._windows(row), asked=asked, marks=left)
+
+        return SpanPieces(whole.text, max_parts, asked, marks, row_of)
+
+    def best(self, fetches: Fetches, rows: Sequence[Row]) -> str:
+        """Return the span that `pieces` chose."""
+        return rows[0].asked
+
+    def scores(self, fetches: Fetches, rows: Sequence[Row], label: str) -> list[float]:
+        """Return how likely the words of the span are of its kind, on average; a word that is gone counts 0.
+
+        Of no span: how likely the words that are left are of no kind.
+        """
+        from doorstep.pieces.spans import kind_of, mean_score
+
+        found = []
+        for row, probabilities in zip(rows, _by_row(fetches, rows), strict=True):
+            words = self._decoder.chances(row.text, row.windows, probabilities, kind_of(row.asked))
+            found.append(mean_score(words, row.marks, row.asked))
+        return found
+
     def _windows(self, row: Row) -> tuple[Encoding, ...]:
         if row.windows:
             return row.windows
         one = self._encoder.encode([row.text], has_offsets=True)[0]
         return (one, *one.overflowing)
+
+
+def _by_row(fetches: Fetches, rows: Sequence[Row]) -> list[list[Array]]:
+    """Return the probabilities of each row's windows, each [sequence, labels]."""
+    probabilities = softmax(next(iter(fetches.values())))  # [windows, sequence, labels]
+    found, start = [], 0
+    for row in rows:
+        found.append(list(probabilities[start : start + len(row.windows)]))
+        start += len(row.windows)
+    return found
 
 
 def load(bundle: Bundle, inputs: Sequence[TensorSpec], overrides: dict[str, Any]) -> TokenClassification:

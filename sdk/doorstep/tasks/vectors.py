@@ -1,12 +1,16 @@
 """Vectors out: cut (Kusupati et al. 2022), scaled to length 1, as float32, int8 or bits. Exact, and in no graph."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from doorstep.errors import FormatError
+from doorstep.errors import FormatError, InputError
 from doorstep.results import Vector
-from doorstep.tensors import Array, Fetches
+from doorstep.tensors import Array, Feeds, Fetches
+
+if TYPE_CHECKING:
+    from doorstep.explain import Run
 
 PRECISIONS = ("float32", "int8", "binary")
 
@@ -60,3 +64,78 @@ class VectorForm:
             lengths = np.sqrt(np.square(pooled).sum(axis=1, keepdims=True))
             pooled = pooled / np.maximum(lengths, 1e-12)
         return pooled
+
+
+ITSELF, REFERENCE = "itself", "reference"
+
+
+class Comparing:
+    """What tasks share whose results are vectors: an explanation is about one cosine, to a reference or to itself."""
+
+    _target: Array | None = None
+    _name = ITSELF
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
+        """As of a `Task`."""
+        raise NotImplementedError
+
+    def collate(self, rows: Sequence[Any]) -> Feeds:
+        """As of a `Task`."""
+        raise NotImplementedError
+
+    def vectors(self, fetches: Fetches) -> Array:
+        """Return vectors [batch, dimensions] float32, cut and scaled."""
+        raise NotImplementedError
+
+    def against(self, reference: Any, run: "Run") -> Self:
+        """Return this task with scores that are cosines to a reference: an item, or its `Vector`.
+
+        Raises:
+            InputError: it is no item, or a vector of bits or of another length.
+        """
+        return self._towards(REFERENCE, self._vector(reference, run))
+
+    def about(self, item: Any, label: str | None, run: "Run") -> Self:
+        """Return this task with scores that are cosines to the item's own vector, where it has no reference yet."""
+        return self._towards(ITSELF, self._vector(item, run)) if self._target is None else self
+
+    def best(self, fetches: Fetches, rows: Sequence[Any]) -> str:
+        """Return what rows are compared with."""
+        return self._name
+
+    def scores(self, fetches: Fetches, rows: Sequence[Any], label: str) -> list[float]:
+        """Return the cosine of each row.
+
+        Raises:
+            InputError: a vector has no label.
+        """
+        if label != self._name:
+            raise InputError(f"label: a vector has none, got {label!r:.60}; give an item to compare with as reference")
+        found, target = self.vectors(fetches), self._target
+        if target is None or target.shape != found.shape[1:]:
+            raise InputError(
+                f"reference: expected {found.shape[1]} numbers, got {0 if target is None else len(target)}"
+            )
+        told: list[float] = (_unit(found) @ _unit(target[None])[0]).tolist()
+        return told
+
+    def _towards(self, name: str, target: Array) -> Self:
+        from copy import copy  # a start does without it
+
+        other = copy(self)
+        other._name, other._target = name, target
+        return other
+
+    def _vector(self, item: Any, run: "Run") -> Array:
+        if not isinstance(item, Vector):
+            made: Array = self.vectors(run(self.collate(self.prepare([item]))))[0]  # [dimensions]
+            return made
+        if item.precision == "binary":
+            raise InputError("reference: expected a vector of numbers, got one of bits; give the item itself")
+        return np.array(item.values, np.float32)  # a scale changes no cosine
+
+
+def _unit(vectors: Array) -> Array:
+    lengths = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    scaled: Array = vectors / np.maximum(lengths, 1e-12)
+    return scaled
