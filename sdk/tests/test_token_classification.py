@@ -274,3 +274,9 @@ def test_many_windows_are_explained_in_runs_of_a_bounded_number_of_rows(
     assert len(told.parts) == 64
     assert sum(seen) > 500
     assert max(seen) <= ROWS
+
+
+def test_a_text_of_too_many_windows_to_explain_says_so(shopper: tuple[TokenClassification, Any]) -> None:
+    task, session = shopper
+    with pytest.raises(InputError, match="at most 32 windows to explain"):
+        explain(session, task, "oat " + "tea " * 4000, None, 64)

@@ -29,7 +29,6 @@ MOST_WINDOWS = 32
 """Windows that one run of the engine is given."""
 
 _IMPOSSIBLE = -1e9
-_MOST_EXPLAINED = 8  # windows of a text; each of its up to 128 forms is as long
 _ENCODED_AT_ONCE = 50_000  # characters; their tokens and offsets take up to 250 bytes each
 # Thai, Lao, Burmese, Khmer, kana, Chinese ideographs, half-width kana
 _SPACELESS = re.compile(
@@ -239,9 +238,9 @@ class TokenClassification:
         from doorstep.pieces.spans import NOTHING, SpanPieces, choose, marks_of
 
         whole = self.prepare([item])[0]
-        if whole.size > _MOST_EXPLAINED:
+        if whole.size > MOST_WINDOWS:
             raise InputError(
-                f"text: expected at most {_MOST_EXPLAINED} windows to explain, got {whole.size}; explain a part of it"
+                f"text: expected at most {MOST_WINDOWS} windows to explain, got {whole.size}; explain a part of it"
             )
         fetches = run(self.collate([whole]))
         span = choose(self.results(fetches, [whole])[0], label)
