@@ -88,13 +88,14 @@ def directions(corpus: Dataset, student: StudentSpec) -> torch.Tensor:
 
     Orthonormal rows: the leading directions of the texts' unit vectors, or the axes as they are for a transformer.
     """
-    total = 0.0
+    width = len(corpus[0]["vector"])
+    if student.kind == "transformer":
+        return torch.eye(width)
+    total = torch.zeros((width, width), dtype=torch.float64)
     for start in range(0, len(corpus), _READ_TOGETHER):
         vectors = torch.tensor(np.array(corpus[start : start + _READ_TOGETHER]["vector"], np.float64))
-        unit = nn.functional.normalize(vectors, dim=-1)  # [rows, teacher's width]
-        total = total + unit.T @ unit
-    if student.kind == "transformer":
-        return torch.eye(len(total))
+        unit = nn.functional.normalize(vectors, dim=-1)  # [rows, width]
+        total += unit.T @ unit
     _, found = torch.linalg.eigh(total)  # the largest stands last
     return found.flip(1).T[: student.width].float().contiguous()
 
