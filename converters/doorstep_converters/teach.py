@@ -17,6 +17,7 @@ from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.students.relations import LastAttention
 from doorstep_converters.students.space import averaged
+from doorstep_converters.tasks.sentence_similarity_encoder import SentenceEncoder
 from doorstep_converters.taught import EXTRAS, Taught, is_whole, read_corpus, write_index, write_shard
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel
@@ -33,6 +34,8 @@ def answer(
     max_length: int,
     extras: Sequence[str] = (),
     resume: str = "",
+    is_encoder: bool = False,
+    is_pickle_allowed: bool = False,
 ) -> dict[str, Any]:
     """Write the teacher's logits for every text of a corpus to `out`; a job of `stages`.
 
@@ -41,16 +44,27 @@ def answer(
         max_length: tokens of the teacher's own that it reads of a text.
         extras: of `taught.EXTRAS`.
         resume: folder that keeps finished shards until all are made, so that a killed run goes on from there; shards
-            of another teacher, corpus or length are not looked at.
+            of another teacher, corpus or length are not looked at. A resumable stage has such a folder of its own.
+        is_encoder: the teacher is a sentence encoder: it has vectors, as its folder says they are made, and no logits.
 
     Raises:
         DataError: a label that the teacher lacks, an unknown extra, or no texts.
     """
     if unknown := set(extras) - set(EXTRAS):
         raise DataError(f"extras: expected some of {', '.join(EXTRAS)}, got {min(unknown)!r}")
-    found = find_checkpoint(checkpoint)
-    teacher = _Teacher(found.folder, min(max_length, found.max_length), tuple(extras))
-    work = Path(resume) / _key(found.digest, Path(corpus), max_length, extras) if resume else out
+    found = find_checkpoint(checkpoint, is_pickle_allowed=is_pickle_allowed)
+    longest = min(max_length, found.max_length)
+    teacher: _Teacher | _Encoder
+    if is_encoder:
+        extras, teacher = ("vector",), _Encoder(found.folder, longest, is_pickle_allowed)
+    else:
+        teacher = _Teacher(found.folder, longest, tuple(extras))
+    kept_in = resume or channel.kept
+    work = (
+        Path(kept_in) / _key(found.digest, Path(corpus), max_length, (*extras, *["encoder"] * is_encoder))
+        if kept_in
+        else out
+    )
     work.mkdir(parents=True, exist_ok=True)
     total, done, kept = _count(Path(corpus)), 0, 0
     for number, rows in enumerate(_shards(Path(corpus))):
@@ -138,6 +152,23 @@ class _Teacher:
                 "correct the label, or leave it out to have the teacher decide"
             )
         return self._places[label]
+
+
+class _Encoder:
+    """A sentence encoder; its answers have no labels and no logits."""
+
+    labels: tuple[str, ...] = ()
+    heads = 0
+
+    def __init__(self, folder: Path, max_length: int, is_pickle_allowed: bool) -> None:
+        self._encoder = SentenceEncoder.load(folder, max_length, is_pickle_allowed)
+        self.width = len(self._encoder.vectors([""])[0])
+
+    def answer(self, rows: Sequence[tuple[str, str | None]]) -> dict[str, list[Any]]:
+        """Return the columns of `taught.features` for some texts."""
+        texts = [text for text, _ in rows]
+        vectors = self._encoder.vectors(texts).astype(np.float16)  # [texts, width]
+        return {"text": texts, "label": [-1] * len(texts), "logits": [[]] * len(texts), "vector": list(vectors)}
 
 
 def _key(teacher: str, corpus: Path, max_length: int, extras: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from device_tests.bench.imagenet import PACKAGE, read_graph, write_checkpoint
 from device_tests.bench.next_item import ranking_figures, ranking_latency
+from device_tests.bench.searching import search_figures
 from doorstep.cli.output import table
 from doorstep.files import folder_aside
 from doorstep.measure import percentile
@@ -45,13 +46,19 @@ class Trial:
 
 
 _TAUGHT = ("--teacher", "new:attention")
+_BY_ENCODER = ("--teacher", _ENCODER)
+_SEARCHED = ("search_abt_buy", "ndcg@10", 0.939)
 TRIALS = (
     Trial("tabular-classification", "new:trees", "beh_online_shoppers", "auc", 0.929, ("--label-column", "Revenue")),
     Trial(
         "tabular-classification", "new:mlp", "beh_online_shoppers", "auc", 0.929,
         ("--label-column", "Revenue", "--teacher", "new:trees"),
     ),
-    Trial("search", _ENCODER, "search_abt_buy", "ndcg@10", 0.939, (), (0,)),
+    Trial("search", _ENCODER, *_SEARCHED, (), (0,)),
+    Trial("search", "new:static", *_SEARCHED, _BY_ENCODER, (20261124,)),
+    Trial("search", "new:static-64w", *_SEARCHED, _BY_ENCODER, (20261124,)),
+    Trial("search", "new:transformer-2l", *_SEARCHED, (*_BY_ENCODER, "--epochs", "6"), (20261124,)),
+    Trial("search", "new:transformer-3l", *_SEARCHED, (*_BY_ENCODER, "--epochs", "6"), (20261124,)),
     Trial("next-item", "new:attention", "seq_amazon_beauty", "ndcg@10", 0.061),
     Trial("next-item", "new:small", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
     Trial("next-item", "new:static", "seq_amazon_beauty", "ndcg@10", 0.061, _TAUGHT),
@@ -81,6 +88,8 @@ def tasks(folder: Path, root: Path, only: Sequence[str] = (), seeds: Sequence[in
             report = _convert(trial, folder / trial.data, seed, root)
             found[f"{trial.task} {trial.checkpoint} {seed}"] = report["candidates"]
             rows += [_row(trial, seed, candidate) for candidate in report["candidates"]]
+            if trial.task == "search":
+                found[f"every query {trial.checkpoint} {seed}"] = _every_query(trial, folder, seed, root, report)
             if trial.task == "next-item":
                 found[f"every test history {trial.checkpoint} {seed}"] = _every_history(
                     trial, folder, seed, root, report
@@ -138,6 +147,18 @@ def _every_history(
     found = {variant: ranking_figures(bundle, folder / trial.data, variant) for variant in packed}
     for variant, figures in found.items():
         print(f"{trial.checkpoint} seed {seed} {variant}: {figures}", flush=True)
+    return found
+
+
+def _every_query(
+    trial: Trial, folder: Path, seed: int, root: Path, report: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Search for every test query with each packed variant; prints figures with words and by vectors alone."""
+    bundle = root / "dist/tasks" / f"{_name(trial, seed)}.bundle"
+    packed = [candidate["variant"] for candidate in report["candidates"] if not candidate["reason"]]
+    found = {variant: search_figures(bundle, folder / trial.data, variant) for variant in packed}
+    for variant, figures in found.items():
+        print(f"{trial.checkpoint} {variant}: {figures}", flush=True)
     return found
 
 

@@ -11,7 +11,7 @@ FINETUNE = ("full", "lora", "adalora", "adapter", "prefix", "prompt", "head")
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `training_of` reads."""
     parser.add_argument("--finetune", default="full", metavar="METHOD", help=f"{', '.join(FINETUNE)} (default: full)")
-    parser.add_argument("--teacher", help="checkpoint whose probabilities are learnt in place of the labels")
+    parser.add_argument("--teacher", help="checkpoint whose probabilities (or vectors) are learnt in place of labels")
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--learning-rate", type=float, help="default: the method's own")
     parser.add_argument("--seed", type=int, default=20261124)

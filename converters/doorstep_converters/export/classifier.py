@@ -84,12 +84,12 @@ def _padded_feeds(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, (torch.arange(_LENGTH) < lengths[:, None]).long()
 
 
-def load_model(folder: Path, is_pickle_allowed: bool = False) -> Any:
-    """Load a sequence-classification model in fp32, in eval mode."""
-    from transformers import AutoModelForSequenceClassification
+def load_model(folder: Path, is_pickle_allowed: bool = False, auto: str = "AutoModelForSequenceClassification") -> Any:
+    """Load a model in fp32, in eval mode; `auto` names the class of transformers that loads it."""
+    import transformers
 
     register_architectures()
-    model = AutoModelForSequenceClassification.from_pretrained(
+    model = getattr(transformers, auto).from_pretrained(
         folder,
         use_safetensors=None if is_pickle_allowed else True,
         dtype=torch.float32,

@@ -13,7 +13,7 @@ MODELS = {
 
 def register() -> None:
     """Tell transformers' Auto classes about the small students; more than once does no harm."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     for model_type, (module, name) in MODELS.items():
         found = import_module(f"doorstep_converters.students.{module}")
@@ -21,3 +21,5 @@ def register() -> None:
         AutoConfig.register(model_type, config, exist_ok=True)
         model = getattr(found, f"{name}ForSequenceClassification")
         AutoModelForSequenceClassification.register(config, model, exist_ok=True)
+        if hasattr(found, f"{name}Model"):
+            AutoModel.register(config, getattr(found, f"{name}Model"), exist_ok=True)

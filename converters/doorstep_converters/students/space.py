@@ -23,7 +23,7 @@ _LONGEST = 16  # tokens of the teacher's that one token of the student's may be
 def token_space(teacher: Path, tokens: Sequence[str], size: int) -> torch.Tensor:
     """Return vectors [tokens, size] float32 with a mean square of 1; fewer components are filled up with zeros."""
     model, tokenizer = load_model(teacher), load_tokenizer(teacher)
-    words = [token.removeprefix("##").replace("▁", " ") for token in tokens]
+    words = token_words(tokens)
     parts = []
     for start in range(0, len(words), _BATCH):
         batch = tokenizer(
@@ -31,6 +31,11 @@ def token_space(teacher: Path, tokens: Sequence[str], size: int) -> torch.Tensor
         )
         parts.append(text_vectors(model, batch["input_ids"], batch["attention_mask"]))
     return principal(torch.cat(parts), size)
+
+
+def token_words(tokens: Sequence[str]) -> list[str]:
+    """Return what each token is as a text of its own."""
+    return [token.removeprefix("##").replace("▁", " ") for token in tokens]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from doorstep_converters.students.space import principal
 
@@ -15,7 +15,7 @@ _HEAD_WIDTH = 32
 _WIDER = 4  # a feed-forward layer's width is so many times the model's
 
 
-def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels: Sequence[str]) -> Any:
+def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels: Sequence[str] | None) -> Any:
     """Make a smaller model of a teacher's.
 
     A student of the teacher's width is filled with the teacher's own layers, spread evenly from first to last; a
@@ -24,6 +24,7 @@ def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels:
     Args:
         tokens: of the teacher's ids that the student keeps, in the student's order.
         width: 0 keeps the teacher's.
+        labels: of the head that classifies; None for an encoder without one.
     """
     config = copy.deepcopy(teacher.config)
     config.vocab_size, config.pad_token_id = len(tokens), None
@@ -31,9 +32,11 @@ def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels:
     is_narrow = 0 < width < teacher.config.hidden_size
     if is_narrow:
         _narrow(config, width)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: place for place, label in enumerate(labels)}
-    student = AutoModelForSequenceClassification.from_config(config)
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: place for place, label in enumerate(labels)}
+    auto = AutoModel if labels is None else AutoModelForSequenceClassification
+    student = auto.from_config(config)
     table = teacher.get_input_embeddings().weight.detach()[torch.tensor(tokens)]  # [tokens, teacher's width]
     if not is_narrow:
         _copy_layers(teacher, student, layers)

@@ -15,6 +15,7 @@ from doorstep_converters.tasks.craft import Craft, Timed
 from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.rankings import RankedCraft
 from doorstep_converters.tasks.sentence_similarity import SentenceCraft
+from doorstep_converters.tasks.sentence_similarity_students import Texts
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Candidate, Job
@@ -85,11 +86,17 @@ class SearchCraft(RankedCraft, SentenceCraft):
 
     task = "search"
     is_scored = False
+    reads_default_prompt = False
 
     def read(self, job: "Job") -> Any:
         if job.data is None:
             raise DataError("search: no catalogue; give one with --data: products.jsonl, or a folder with corpus.jsonl")
         return read_catalogue(job.data)
+
+    def lessons(self, data: Any) -> Texts:
+        products = [product_text(row, data.text_fields) for row in data.products]
+        queries = {split: [row["query"] for row in getattr(data, split)] for split in ("train", "dev", "test")}
+        return Texts.of(data.source, [*products, *queries["train"]], queries["dev"], queries["test"])
 
     def plan(self, job: "Job", data: Any, checkpoint: Checkpoint) -> Evaluation:
         texts = [product_text(row, data.text_fields) for row in thin(data.products, _CALIBRATION)]

@@ -1,14 +1,12 @@
 """sentence-similarity: a sentence-transformers folder, its pooling inside the graph, vectors that agree by cosine."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from doorstep.errors import CheckpointError
 from doorstep.tensors import Array, TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.evaluation import Evaluation
@@ -16,6 +14,8 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.tasks.explained import faithfulness_note
+from doorstep_converters.tasks.sentence_similarity_recipe import load_dense, read_prompts, read_recipe
+from doorstep_converters.tasks.sentence_similarity_students import Texts, find_student, learn_student, told
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
 from doorstep_converters.tasks.vectors import compare_vectors, flat_vectors, vector_failure
 
@@ -24,57 +24,6 @@ if TYPE_CHECKING:
     from doorstep_converters.variants import Trial, Workbench
 
 _TEXTS = ("text", "sentence", "query", "name", "review", "content")
-_KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
-_POOLING = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What a sentence-transformers folder says of the way from tokens to a vector.
-
-    Attributes:
-        pooling: names of poolings whose vectors stand side by side.
-        dense: folders of linear layers behind them, in order.
-    """
-
-    pooling: tuple[str, ...] = ("mean",)
-    dense: tuple[str, ...] = ()
-    is_normalized: bool = True
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """Read `modules.json` and what it names; a folder without it is pooled by the mean and normalized.
-
-    Raises:
-        CheckpointError: a module or a pooling that doorstep does not know.
-    """
-    if not (folder / "modules.json").is_file():
-        return Recipe()
-    modules = [
-        (str(module.get("type", "")).rpartition(".")[2], str(module.get("path", "")))
-        for module in _json(folder / "modules.json")
-    ]
-    if unknown := [kind for kind, _ in modules if kind not in _KNOWN]:
-        raise CheckpointError(f"{folder}: expected modules {', '.join(_KNOWN)}, got {', '.join(unknown)}")
-    pooling: tuple[str, ...] = ("mean",)
-    for kind, path in modules:
-        if kind == "Pooling":
-            plain = _json(folder / path / "config.json")
-            wanted = [name for key, name in _POOLING.items() if plain.get(key)]
-            if isinstance(plain.get("pooling_mode"), str):
-                wanted = [plain["pooling_mode"]]
-            if not wanted or not set(wanted) <= set(_POOLING.values()) or plain.get("include_prompt") is False:
-                raise CheckpointError(f"{folder}: its pooling is none of {', '.join(_POOLING.values())}, with prompts")
-            pooling = tuple(wanted)
-    dense = tuple(path for kind, path in modules if kind == "Dense")
-    return Recipe(pooling, dense, any(kind == "Normalize" for kind, _ in modules))
 
 
 class SentenceCraft(TextCraft):
@@ -86,6 +35,25 @@ class SentenceCraft(TextCraft):
     head = "Model"
     auto = "AutoModel"
     output = TensorSpec("vectors", "float32", ("batch", "dimensions"))
+    reads_default_prompt = True
+    """Whether an item that names no prompt is read with the default one."""
+
+    def find(self, job: "Job") -> Checkpoint:
+        return find_student(job) if job.checkpoint.startswith("new:") else super().find(job)
+
+    def learn(self, job: "Job", source: Checkpoint, data: Any, bench: "Workbench") -> Checkpoint:
+        if not source.is_new:
+            return source
+        folder = learn_student(job, self.lessons(data), self.reads_default_prompt, bench)
+        return replace(self.find(replace(job, checkpoint=str(folder))), source=source.source)
+
+    def lessons(self, data: Any) -> Texts:
+        """Return the texts that a student learns from and is judged on."""
+        return Texts.of(data.source, *([_text(row) for row in rows] for rows in (data.train, data.dev, data.test)))
+
+    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
+        played = faithfulness_note(bench, trial, survivors, "words", "the likeness to the whole text")
+        return {**told(trial.checkpoint.folder), **played}
 
     def plan(self, job: "Job", data: Any, checkpoint: Checkpoint) -> Evaluation:
         splits: list[tuple[list[str], list[Any]]] = []
@@ -95,15 +63,8 @@ class SentenceCraft(TextCraft):
 
     def options(self, job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
         folder = checkpoint.folder
-        options = {**super().options(job, checkpoint), "is_normalized": read_recipe(folder).is_normalized}
-        path = folder / "config_sentence_transformers.json"
-        if path.is_file():
-            plain = _json(path)
-            prompts = {str(name): str(text) for name, text in (plain.get("prompts") or {}).items() if text}
-            options["prompts"] = prompts
-            if plain.get("default_prompt_name") in prompts:
-                options["default_prompt"] = plain["default_prompt_name"]
-        return options
+        is_normalized = read_recipe(folder).is_normalized
+        return {**super().options(job, checkpoint), "is_normalized": is_normalized, **read_prompts(folder)}
 
     def texts_of(self, items: Sequence[Any]) -> list[str]:
         return [item if isinstance(item, str) else str(item.get("text", "")) for item in items]
@@ -115,7 +76,7 @@ class SentenceCraft(TextCraft):
         model = self.load_model(folder, is_pickle_allowed)
         model.set_attn_implementation("eager")
         recipe = read_recipe(folder)
-        layers = [_dense(folder / path) for path in recipe.dense]
+        layers = [load_dense(folder / path) for path in recipe.dense]
         return Exportable(choose_mask(model, Pooled.of(recipe.pooling, layers)), *self.specs(folder))
 
     def answer_texts(
@@ -132,7 +93,7 @@ class SentenceCraft(TextCraft):
 
         recipe = read_recipe(folder)
         model = self.load_model(folder, plan["is_pickle_allowed"])
-        pooled = Pooled.of(recipe.pooling, [_dense(folder / path) for path in recipe.dense])(model, False).eval()
+        pooled = Pooled.of(recipe.pooling, [load_dense(folder / path) for path in recipe.dense])(model, False).eval()
         rows = []
         for place, text in enumerate(texts):
             encoded = tokenizer(text, truncation=True, max_length=plan["max_length"], return_tensors="pt")
@@ -153,34 +114,9 @@ class SentenceCraft(TextCraft):
     def figure(self, answers: Sequence[dict[str, float]], truth: Sequence[Any]) -> float:
         return 0.0  # `compare` has no truth to judge by
 
-    def notes(self, bench: "Workbench", trial: "Trial", survivors: Sequence["Candidate"]) -> dict[str, str]:
-        return faithfulness_note(bench, trial, survivors, "words", "the likeness to the whole text")
-
     def text_read(self, item: Any, options: dict[str, Any]) -> str:
         before = options.get("prompts", {}).get(options.get("default_prompt", ""), "")
         return before + self.texts_of([item])[0]
-
-
-def _dense(folder: Path) -> Any:
-    """Load one linear layer and its activation."""
-    from safetensors.torch import load_file
-    from torch import nn
-
-    plain = _json(folder / "config.json")
-    activation = str(plain.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
-    if activation not in ("Identity", "Tanh", "ReLU", "GELU"):
-        raise CheckpointError(f"{folder}: expected Identity, Tanh, ReLU or GELU behind the layer, got {activation}")
-    layer = nn.Linear(plain["in_features"], plain["out_features"], bias=plain.get("bias", True))
-    weights = load_file(folder / "model.safetensors")
-    layer.load_state_dict({name.removeprefix("linear."): tensor.float() for name, tensor in weights.items()})
-    return nn.Sequential(layer, getattr(nn, activation)())
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected JSON ({error!s:.100})") from error
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -65,17 +65,9 @@ class TextCraft(Craft):
 
     def load_model(self, folder: Path, is_pickle_allowed: bool) -> Any:
         """Load the checkpoint in fp32, in eval mode (worker)."""
-        import torch
-        import transformers
+        from doorstep_converters.export.classifier import load_model
 
-        model = getattr(transformers, self.auto).from_pretrained(
-            folder,
-            use_safetensors=None if is_pickle_allowed else True,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        return model.eval()
+        return load_model(folder, is_pickle_allowed, self.auto)
 
     def load(self, folder: Path, is_pickle_allowed: bool) -> Exportable:
         from doorstep_converters.export.classifier import choose_mask

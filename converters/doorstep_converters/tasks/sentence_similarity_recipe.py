@@ -1,0 +1,94 @@
+"""What a sentence-transformers folder says of the way from tokens to a vector."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doorstep.errors import CheckpointError
+
+_KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
+PROMPTS = "config_sentence_transformers.json"
+POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a sentence-transformers folder says of the way from tokens to a vector.
+
+    Attributes:
+        pooling: names of poolings whose vectors stand side by side.
+        dense: folders of linear layers behind them, in order.
+    """
+
+    pooling: tuple[str, ...] = ("mean",)
+    dense: tuple[str, ...] = ()
+    is_normalized: bool = True
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read `modules.json` and what it names; a folder without it is pooled by the mean and normalized.
+
+    Raises:
+        CheckpointError: a module or a pooling that doorstep does not know.
+    """
+    if not (folder / "modules.json").is_file():
+        return Recipe()
+    modules = [
+        (str(module.get("type", "")).rpartition(".")[2], str(module.get("path", "")))
+        for module in _json(folder / "modules.json")
+    ]
+    if unknown := [kind for kind, _ in modules if kind not in _KNOWN]:
+        raise CheckpointError(f"{folder}: expected modules {', '.join(_KNOWN)}, got {', '.join(unknown)}")
+    pooling: tuple[str, ...] = ("mean",)
+    for kind, path in modules:
+        if kind == "Pooling":
+            plain = _json(folder / path / "config.json")
+            wanted = [name for key, name in POOLING.items() if plain.get(key)]
+            if isinstance(plain.get("pooling_mode"), str):
+                wanted = [plain["pooling_mode"]]
+            if not wanted or not set(wanted) <= set(POOLING.values()) or plain.get("include_prompt") is False:
+                raise CheckpointError(f"{folder}: its pooling is none of {', '.join(POOLING.values())}, with prompts")
+            pooling = tuple(wanted)
+    dense = tuple(path for kind, path in modules if kind == "Dense")
+    return Recipe(pooling, dense, any(kind == "Normalize" for kind, _ in modules))
+
+
+def read_prompts(folder: Path) -> dict[str, Any]:
+    """Read the options `prompts` and `default_prompt`, as far as the folder says them."""
+    path = folder / PROMPTS
+    if not path.is_file():
+        return {}
+    plain = _json(path)
+    prompts = {str(name): str(text) for name, text in (plain.get("prompts") or {}).items() if text}
+    default = plain.get("default_prompt_name")
+    return {"prompts": prompts, **({"default_prompt": default} if default in prompts else {})}
+
+
+def load_dense(folder: Path) -> Any:
+    """Load one linear layer and its activation."""
+    from safetensors.torch import load_file
+    from torch import nn
+
+    plain = _json(folder / "config.json")
+    activation = str(plain.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
+    if activation not in ("Identity", "Tanh", "ReLU", "GELU"):
+        raise CheckpointError(f"{folder}: expected Identity, Tanh, ReLU or GELU behind the layer, got {activation}")
+    layer = nn.Linear(plain["in_features"], plain["out_features"], bias=plain.get("bias", True))
+    weights = load_file(folder / "model.safetensors")
+    layer.load_state_dict({name.removeprefix("linear."): tensor.float() for name, tensor in weights.items()})
+    return nn.Sequential(layer, getattr(nn, activation)())
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected JSON ({error!s:.100})") from error
