@@ -9,11 +9,13 @@ MODELS = {
     "doorstep-static": ("static", "Static"),
 }
 """Model type to the module it lives in and the beginning of its classes' names."""
+TAGGERS = ("doorstep-bilstm", "doorstep-cnn")
+"""Model types that also have a head over each token."""
 
 
 def register() -> None:
     """Tell transformers' Auto classes about the small students; more than once does no harm."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     for model_type, (module, name) in MODELS.items():
         found = import_module(f"doorstep_converters.students.{module}")
@@ -21,3 +23,6 @@ def register() -> None:
         AutoConfig.register(model_type, config, exist_ok=True)
         model = getattr(found, f"{name}ForSequenceClassification")
         AutoModelForSequenceClassification.register(config, model, exist_ok=True)
+        if model_type in TAGGERS:
+            tagger = getattr(found, f"{name}ForTokenClassification")
+            AutoModelForTokenClassification.register(config, tagger, exist_ok=True)

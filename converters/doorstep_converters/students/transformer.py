@@ -15,7 +15,14 @@ _HEAD_WIDTH = 32
 _WIDER = 4  # a feed-forward layer's width is so many times the model's
 
 
-def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels: Sequence[str]) -> Any:
+def shrink(
+    teacher: Any,
+    tokens: Sequence[int],
+    layers: int,
+    width: int,
+    labels: Sequence[str],
+    auto: Any = AutoModelForSequenceClassification,
+) -> Any:
     """Make a smaller model of a teacher's.
 
     A student of the teacher's width is filled with the teacher's own layers, spread evenly from first to last; a
@@ -24,6 +31,7 @@ def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels:
     Args:
         tokens: of the teacher's ids that the student keeps, in the student's order.
         width: 0 keeps the teacher's.
+        auto: the transformers class that makes a model with the wanted head.
     """
     config = copy.deepcopy(teacher.config)
     config.vocab_size, config.pad_token_id = len(tokens), None
@@ -33,7 +41,7 @@ def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels:
         _narrow(config, width)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: place for place, label in enumerate(labels)}
-    student = AutoModelForSequenceClassification.from_config(config)
+    student = auto.from_config(config)
     table = teacher.get_input_embeddings().weight.detach()[torch.tensor(tokens)]  # [tokens, teacher's width]
     if not is_narrow:
         _copy_layers(teacher, student, layers)
