@@ -178,7 +178,7 @@ class Steps:
             variants=variants,
             bound=_ANY,
             key=None,
-            training=replace(self.order.job.training, is_forced=False),
+            training=replace(self.order.job.training, is_forced=False, method="full", teacher=None),
         )
         report = convert(job, _Prefixed(self.watch, name))
         for stage, (seconds, is_kept) in report.stages.items():
