@@ -40,12 +40,15 @@ def convert(job: Job, watch: Watch) -> Report:
     target = find_target(job.target)
     plans = wanted_plans(job, target)
     craft = find_craft(job.task or guess_task(job.checkpoint))
+    craft.check_training(job)
     data = craft.read(job)
     source = craft.find(job)
     name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
     check_order(job.out, name, job.key)
     with _lock(job.out, name), workbench(job, name, watch) as bench:
         checkpoint = craft.learn(job, source, data, bench)
+        if checkpoint is source:
+            _require_nothing_learnt(job)
         evaluation = craft.plan(job, data, checkpoint)
         options = craft.options(job, checkpoint)
         trial = bench.prepare(craft, checkpoint, evaluation, options, target.can_saturate)
@@ -81,6 +84,16 @@ def require_bundle(report: Report) -> None:
     if report.bundle is None:
         reasons = "; ".join(f"{candidate.plan.name}: {candidate.failure}" for candidate in report.candidates)
         raise ParityError(f"no variant survived, so there is no bundle: {reasons}")
+
+
+def _require_nothing_learnt(job: Job) -> None:
+    """Refuse what was asked of a training that the checkpoint did not need."""
+    asked = f"--teacher {job.training.teacher}" if job.training.teacher else f"--finetune {job.training.method}"
+    if job.training.teacher or job.training.method != "full":
+        raise UsageError(
+            f"{job.checkpoint}: it has a head already, so nothing is trained and {asked} has no use; leave it out, or "
+            "give it a new head, learnt from the data: --retrain"
+        )
 
 
 def wanted_plans(job: Job, target: Target) -> list[VariantPlan]:

@@ -34,6 +34,7 @@ class Trial:
     Attributes:
         arguments: of `doorstep convert`, beside data, target and output.
         baseline: the simple baseline's figure on test, from the data's own page.
+        note: tells it from another trial of the same checkpoint and data.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Trial:
     baseline: float
     arguments: tuple[str, ...] = ()
     seeds: Sequence[int] = SEEDS
+    note: str = ""
 
 
 _TAUGHT = ("--teacher", "new:attention")
@@ -69,6 +71,11 @@ TRIALS = (
         for column, baseline in (("class", 0.670), ("coarse_class", 0.797))
     ),
     Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "3")),
+    *(
+        Trial("token-classification", f"new:{student}", "nlu_snips", "span-f1", 0.946, arguments, note=note)
+        for student in ("cnn-3l-64w-128f-128h", "bilstm-64w-96f")
+        for note, arguments in (("alone", ()), ("taught", ("--teacher", _ENCODER)))
+    ),
 )  # fmt: skip
 _VARIANTS = "onnx-fp32,onnx-int8,tflite-int8"
 _OF_PICTURES = "onnx-fp32,onnx-int8-static,tflite-int8-static"
@@ -86,7 +93,7 @@ def tasks(folder: Path, root: Path, only: Sequence[str] = (), seeds: Sequence[in
             continue
         for seed in [seed for seed in trial.seeds if not seeds or seed in seeds]:
             report = _convert(trial, folder / trial.data, seed, root)
-            found[f"{trial.task} {trial.checkpoint} {seed}"] = report["candidates"]
+            found[" ".join(filter(None, [trial.task, trial.checkpoint, trial.note, str(seed)]))] = report["candidates"]
             rows += [_row(trial, seed, candidate) for candidate in report["candidates"]]
             if trial.task == "search":
                 found[f"every query {trial.checkpoint} {seed}"] = _every_query(trial, folder, seed, root, report)
@@ -168,14 +175,15 @@ def _row(trial: Trial, seed: int, candidate: dict[str, Any]) -> list[object]:
         None if (value := measured.get(name)) is None else f"{value:.4f}" for name in ("accuracy", "recall_at_10")
     )
     return [
-        trial.task, trial.checkpoint, seed, candidate["variant"], trial.metric, figure, trial.baseline, recall,
-        parity.get("agreement"), measured.get("p50_ms"), candidate["reason"][:60] or "packed",
+        trial.task, f"{trial.checkpoint} {trial.note}".strip(), seed, candidate["variant"], trial.metric, figure,
+        trial.baseline, recall, parity.get("agreement"), measured.get("p50_ms"), candidate["reason"][:60] or "packed",
     ]  # fmt: skip
 
 
 def _name(trial: Trial, seed: int) -> str:
-    """One bundle's name: two trials on one set differ in the checkpoint or in the column."""
+    """One bundle's name: two trials on one set differ in the checkpoint, in the column or in their notes."""
     column = "".join(f"-{value}" for flag, value in pairwise(trial.arguments) if flag == "--label-column")
+    column += f"-{trial.note}" if trial.note else ""
     return f"{trial.data}-{trial.checkpoint.replace(':', '-').rpartition('new-')[2]}{column}-{seed}"
 
 

@@ -143,7 +143,7 @@ def _pack(
         name=name,
         variants=tuple(dict.fromkeys(fitting)),
         bound=_FAITHFUL,
-        training=replace(order.job.training, is_forced=False),
+        training=replace(order.job.training, is_forced=False, method="full", teacher=None),
     )
     trial = convert(replace(job, out=job.cache / "search" / "chosen", key=None), watch)
     steps.count(trial, _PACKING)

@@ -181,7 +181,7 @@ class Steps:
             variants=variants,
             bound=_ANY,
             key=None,
-            training=replace(self.order.job.training, is_forced=False),
+            training=replace(self.order.job.training, is_forced=False, method="full", teacher=None),
         )
         report = convert(job, _Prefixed(self.watch, name))
         self.count(report, name)

@@ -9,11 +9,18 @@ MODELS = {
     "doorstep-static": ("static", "Static"),
 }
 """Model type to the module it lives in and the beginning of its classes' names."""
+TAGGERS = ("doorstep-bilstm", "doorstep-cnn")
+"""Model types that also have a head over each token."""
 
 
 def register() -> None:
     """Tell transformers' Auto classes about the small students; more than once does no harm."""
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
     for model_type, (module, name) in MODELS.items():
         found = import_module(f"doorstep_converters.students.{module}")
@@ -23,3 +30,6 @@ def register() -> None:
         AutoModelForSequenceClassification.register(config, model, exist_ok=True)
         if hasattr(found, f"{name}Model"):
             AutoModel.register(config, getattr(found, f"{name}Model"), exist_ok=True)
+        if model_type in TAGGERS:
+            tagger = getattr(found, f"{name}ForTokenClassification")
+            AutoModelForTokenClassification.register(config, tagger, exist_ok=True)

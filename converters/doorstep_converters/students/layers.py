@@ -9,14 +9,16 @@ from torch import nn
 _LEFT_OUT = -40.0  # exp(-40) is below the resolution of a sum of fp32 probabilities
 
 
-def windows(x: torch.Tensor, reach: int) -> torch.Tensor:
+def windows(x: torch.Tensor, reach: int, step: int = 1) -> torch.Tensor:
     """Lay each place's neighbours beside it: [batch, sequence, width] → [batch, sequence, (2·reach + 1)·width].
 
-    A dense layer behind it is a convolution; as a matrix product it is quantized by every engine, a convolution is not.
+    Neighbours lie `step` places apart (dilated convolutions, https://arxiv.org/abs/1511.07122). A dense layer
+    behind it is a convolution; as a matrix product it is quantized by every engine, a convolution is not.
     """
     length = x.shape[1]
-    wide = nn.functional.pad(x, (0, 0, reach, reach))  # [batch, sequence + 2·reach, width]
-    return torch.cat([wide[:, start : start + length] for start in range(2 * reach + 1)], dim=2)
+    most = reach * step
+    wide = nn.functional.pad(x, (0, 0, most, most))  # [batch, sequence + 2·most, width]
+    return torch.cat([wide[:, start : start + length] for start in range(0, 2 * most + 1, step)], dim=2)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -25,16 +27,16 @@ def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class NGrams(nn.Module):
-    """Filters over windows of 2·reach + 1 tokens."""
+    """Filters over windows of 2·reach + 1 tokens that lie `step` apart."""
 
-    def __init__(self, inputs: int, width: int, reach: int) -> None:
+    def __init__(self, inputs: int, width: int, reach: int, step: int = 1) -> None:
         super().__init__()
-        self.reach = reach
+        self.reach, self.step = reach, step
         self.filters = nn.Linear((2 * reach + 1) * inputs, width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return how strongly each filter fires at each place [batch, sequence, width], 0 or more, 0 at padding."""
-        return torch.relu(self.filters(windows(x, self.reach))) * mask
+        return torch.relu(self.filters(windows(x, self.reach, self.step))) * mask
 
 
 class AttentionPooling(nn.Module):

@@ -1,11 +1,11 @@
-"""The frame all small students share: token ids in, one vector a text, a head; loaded and saved by transformers."""
+"""The frames all small students share: token ids in, a head over the text or over each token, known to transformers."""
 
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from doorstep_converters.students.layers import Head
 
@@ -27,11 +27,8 @@ class StudentConfig(PreTrainedConfig):
     max_position_embeddings: int = 512
 
 
-class Student(PreTrainedModel):
-    """A table of token vectors, something that turns them into one vector, and a head.
-
-    A subclass sets `features` (the vector's length) in its constructor and writes `pool`.
-    """
+class Table(PreTrainedModel):
+    """What every small student begins with: a table of token vectors; and a head of `features` numbers, at its end."""
 
     config_class = StudentConfig
     main_input_name = "input_ids"
@@ -45,16 +42,34 @@ class Student(PreTrainedModel):
         self.token_dropout = nn.Dropout(config.dropout)
         self.post_init()
 
+    def look_up(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return token vectors [batch, sequence, hidden_size], 0 at padding."""
+        return self.token_dropout(self.table(input_ids)) * mask
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.table
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
+
+
+class Student(Table):
+    """A table of token vectors, something that turns them into one vector, and a head.
+
+    A subclass sets `features` (the vector's length) in its constructor and writes `pool`.
+    """
+
     def pool(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Turn token vectors [batch, sequence, hidden_size], 0 at padding, into text vectors [batch, features].
 
         `mask` is [batch, sequence, 1] float.
         """
         raise NotImplementedError
-
-    def look_up(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return token vectors [batch, sequence, hidden_size], 0 at padding."""
-        return self.token_dropout(self.table(input_ids)) * mask
 
     def forward(
         self,
@@ -67,21 +82,34 @@ class Student(PreTrainedModel):
 
         `hidden_states` holds nothing but the text vectors [batch, features].
         """
-        if attention_mask.dim() != 2:
-            raise ValueError("attention_mask: expected [batch, sequence]")
-        mask = attention_mask.unsqueeze(2).to(torch.float32)  # [batch, sequence, 1]
+        mask = _column(attention_mask)
         pooled = self.pool(self.look_up(input_ids, mask), mask)
         logits = self.head(pooled)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=(pooled,))
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.table
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.1)
+class Tagger(Table):
+    """A table of token vectors, something that lets each see its neighbours, and a head over each token.
+
+    A subclass sets `features` (numbers of a token in front of the head) in its constructor and writes `read`.
+    """
+
+    def read(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Turn token vectors [batch, sequence, hidden_size], 0 at padding, into [batch, sequence, features].
+
+        `mask` is [batch, sequence, 1] float.
+        """
+        raise NotImplementedError
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **unused: Any) -> TokenClassifierOutput:
+        """Return logits [batch, sequence, labels] for ids and mask [batch, sequence]."""
+        mask = _column(attention_mask)
+        return TokenClassifierOutput(logits=self.head(self.read(self.look_up(input_ids, mask), mask)))
+
+
+def _column(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return the mask as [batch, sequence, 1] float."""
+    if attention_mask.dim() != 2:
+        raise ValueError("attention_mask: expected [batch, sequence]")
+    return attention_mask.unsqueeze(2).to(torch.float32)

@@ -15,7 +15,14 @@ _HEAD_WIDTH = 32
 _WIDER = 4  # a feed-forward layer's width is so many times the model's
 
 
-def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels: Sequence[str] | None) -> Any:
+def shrink(
+    teacher: Any,
+    tokens: Sequence[int],
+    layers: int,
+    width: int,
+    labels: Sequence[str] | None,
+    auto: Any = None,
+) -> Any:
     """Make a smaller model of a teacher's.
 
     A student of the teacher's width is filled with the teacher's own layers, spread evenly from first to last; a
@@ -25,6 +32,7 @@ def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels:
         tokens: of the teacher's ids that the student keeps, in the student's order.
         width: 0 keeps the teacher's.
         labels: of the head that classifies; None for an encoder without one.
+        auto: the transformers class that makes a model with the wanted head; None for one that classifies texts.
     """
     config = copy.deepcopy(teacher.config)
     config.vocab_size, config.pad_token_id = len(tokens), None
@@ -35,7 +43,7 @@ def shrink(teacher: Any, tokens: Sequence[int], layers: int, width: int, labels:
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: place for place, label in enumerate(labels)}
-    auto = AutoModel if labels is None else AutoModelForSequenceClassification
+    auto = auto or (AutoModel if labels is None else AutoModelForSequenceClassification)
     student = auto.from_config(config)
     table = teacher.get_input_embeddings().weight.detach()[torch.tensor(tokens)]  # [tokens, teacher's width]
     if not is_narrow:

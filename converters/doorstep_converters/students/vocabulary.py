@@ -14,6 +14,11 @@ from transformers import PreTrainedTokenizerFast
 _PAD, _UNK, _CLS = _SPECIAL = ("[PAD]", "[UNK]", "[CLS]")
 _DENSE_SCRIPT = 0.2  # share of characters written without spaces from which a text is cut by likelihood
 _LONGEST_PIECE = 4  # characters of a piece of Chinese: words of shop reviews are hardly longer
+# Thai, Lao, Burmese, Khmer, kana, Chinese ideographs, half-width kana; emoji and other signs
+_ALONE = (
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003fffd]|\\p{So}|\\p{Sk}"
+)
 _DIGITS = 3  # of a piece's log probability; more change no cut and fill the file
 
 
@@ -30,6 +35,22 @@ def student_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> PreTrain
         names = {teacher.pad_token: _PAD, teacher.unk_token: _UNK, teacher.cls_token: _CLS}
         return _wrapped(_cut(teacher, tokens, names))
     return _wrapped(_word_pieces(texts, size))
+
+
+def tagger_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """Train WordPiece of at most `size` tokens for a student that names spans.
+
+    Case and accents are kept, for they tell names from other words. Characters of scripts without spaces and signs
+    are tokens of their own, known or not, so that a span may begin and end at any of them.
+    """
+    made = Tokenizer(models.WordPiece({}, unk_token=_UNK))
+    plain = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), plain])
+    words = pre_tokenizers.BertPreTokenizer()
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_ALONE), "isolated"), words])
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL), limit_alphabet=size // 2)
+    made.train_from_iterator(texts, trainer)
+    return _wrapped(made)
 
 
 def cut_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> tuple[Any, list[int]]:

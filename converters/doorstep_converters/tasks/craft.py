@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from doorstep.errors import UsageError
 from doorstep.golden import Example, best, max_error
 from doorstep.manifest import Measured, Variant
 from doorstep.tensors import TensorSpec
@@ -90,6 +91,10 @@ class Craft:
     """Whether the largest number of the graph's first output is the answer."""
     most_numbers = 512
     """Longer answers make no golden example."""
+    methods: Sequence[str] | None = ("full",)
+    """Ways of fine-tuning that `train` knows; None where whoever trains says so itself."""
+    is_taught = False
+    """Whether what is trained may learn from a teacher."""
 
     # What stands on disk
 
@@ -108,6 +113,19 @@ class Craft:
             DataError: it cannot be read, or does not fit the task.
         """
         return read_records(job.data) if job.data else None
+
+    def check_training(self, job: "Job") -> None:
+        """Refuse a way of training that this task has not, before any work.
+
+        Raises:
+            UsageError: a teacher for what learns from none, or a method that it does not know.
+        """
+        asked = job.training
+        if asked.teacher and not self.is_taught:
+            raise UsageError(f"--teacher {asked.teacher}: {self.task} learns from no teacher here; leave it out")
+        if self.methods is not None and asked.method not in self.methods:
+            known = " or ".join(self.methods)
+            raise UsageError(f"--finetune {asked.method}: {self.task} knows {known} alone; leave it out")
 
     def learn(self, job: "Job", source: Checkpoint, data: Any, bench: "Workbench") -> Checkpoint:
         """Return `source`, or what training made of it where it has no head for this data."""

@@ -31,6 +31,8 @@ class ImageClassificationCraft(ImageCraft):
 
     task = "image-classification"
     auto = "AutoModelForImageClassification"
+    methods = ("full", "head")
+    is_taught = True
 
     def learn(self, job: "Job", source: Checkpoint, data: PictureData | None, bench: "Workbench") -> Checkpoint:
         training = job.training

@@ -44,6 +44,7 @@ class NextItemCraft(RankedCraft):
     """Answers are item id to score."""
 
     task = "next-item"
+    is_taught = True
 
     def find(self, job: "Job") -> Checkpoint:
         return own_checkpoint(job.checkpoint, self.task, KINDS)

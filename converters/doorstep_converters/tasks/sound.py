@@ -42,6 +42,7 @@ class SoundCraft(Craft):
     flag = ""
     output = TensorSpec("logits", "float32", ("batch", "classes"))
     is_ctc = False
+    is_taught = True
 
     def find(self, job: "Job") -> Checkpoint:
         if job.checkpoint.startswith("new:"):

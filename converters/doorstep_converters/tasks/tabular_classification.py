@@ -57,6 +57,7 @@ class TabularCraft(Craft):
 
     task = "tabular-classification"
     metric = "auc"
+    is_taught = True
 
     def find(self, job: "Job") -> Checkpoint:
         return own_checkpoint(job.checkpoint, self.task, KINDS)

@@ -36,6 +36,8 @@ class TextClassification(Craft):
 
     task = "text-classification"
     parity_job = "doorstep_converters.parity:answer"
+    methods = None
+    is_taught = True
 
     def find(self, job: "Job") -> Checkpoint:
         return find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)

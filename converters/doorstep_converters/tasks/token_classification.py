@@ -5,14 +5,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doorstep.errors import CheckpointError, DataError
+from doorstep.errors import CheckpointError, DataError, UsageError
 from doorstep.tensors import TensorSpec
 from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import Records, read_records
 from doorstep_converters.evaluation import Evaluation
+from doorstep_converters.job import Training
 from doorstep_converters.tasks.craft import Craft, Timed
 from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
+from doorstep_converters.tasks.token_classification_labels import bio_labels, names_of, places_of
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Candidate, Job
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 _NAMES = ("label", "slot", "entity", "type", "entity_group")
 _MAX_LENGTH = 256
-_IGNORED = -100
-_RATE = 5e-5  # as Devlin et al. (BERT, 2019, section A.3) have it for encoders
 
 
 class TokenCraft(TextCraft):
@@ -30,6 +30,7 @@ class TokenCraft(TextCraft):
 
     task = "token-classification"
     metric = "span-f1"
+    is_taught = True
     head = "ForTokenClassification"
     auto = "AutoModelForTokenClassification"
     output = TensorSpec("logits", "float32", ("batch", "sequence", "labels"))
@@ -41,15 +42,52 @@ class TokenCraft(TextCraft):
         train, dev, test = (tuple(map(_Row(data.source), rows)) for rows in (data.train, data.dev, data.test))
         return replace(data, train=train, dev=dev, test=test)
 
+    def find(self, job: "Job") -> Checkpoint:
+        if not job.checkpoint.startswith("new:"):
+            return super().find(job)
+        from doorstep_converters.students.build_tagger import tagger_spec
+
+        spec = tagger_spec(job.checkpoint.removeprefix("new:"))
+        if spec.kind == "transformer" and not job.training.teacher:
+            raise UsageError(f"{job.checkpoint}: a transformer is cut out of its teacher; name one with --teacher")
+        return Checkpoint(job.checkpoint, Path(), spec.kind, None, 0, "", False, job.checkpoint, is_new=True)
+
     def learn(self, job: "Job", source: Checkpoint, data: Records | None, bench: "Workbench") -> Checkpoint:
         if source.labels is not None and not job.training.is_forced:
             return source
         if data is None or not data.train:
             raise DataError(f"{source.source}: it has no token head; give texts with spans with --data to train one")
-        options = {**asdict(job.training), "max_length": min(source.max_length, _MAX_LENGTH)}
-        output = self.run_training(bench, source, data, options)
+        teacher = self._teacher(job, data, bench)
+        options = {
+            **asdict(job.training),
+            "student": source.source.removeprefix("new:") if source.is_new else "",
+            "max_length": min(source.max_length or _MAX_LENGTH, _MAX_LENGTH),
+            "teacher": str(teacher.folder.resolve()) if teacher else "",
+            "teacher_digest": teacher.digest if teacher else "",
+            "labels": list(teacher.labels or ()) if teacher else bio_labels(data.train, data.dev),
+        }
+        output = self.run_training(bench, None if source.is_new else source, data, options)
         trained = self.find(replace(job, checkpoint=str(output.folder / "checkpoint")))
-        return replace(trained, source=source.source, licence=source.licence, max_length=source.max_length)
+        licence = source.licence or (teacher.licence if teacher else "")
+        return replace(
+            trained, source=source.source, licence=licence, max_length=source.max_length or trained.max_length
+        )
+
+    def _teacher(self, job: "Job", data: Records, bench: "Workbench") -> Checkpoint | None:
+        """Return the teacher that was asked for; one without a token head is trained first, in the usual way."""
+        asked = job.training
+        if asked.teacher is None:
+            return None
+        own = Training(seed=asked.seed, precision=asked.precision)
+        plain = replace(job, checkpoint=asked.teacher, training=own)
+        teacher = self.learn(plain, self.find(plain), data, bench)
+        if job.checkpoint.startswith("new:transformer") and teacher.model_type.startswith("doorstep-"):
+            raise UsageError(f"{job.checkpoint}: expected an encoder's layers to begin with, got {teacher.model_type}")
+        if unknown := sorted(label for label in names_of(data.train) if not places_of(label, teacher.labels or ())):
+            raise CheckpointError(
+                f"{asked.teacher}: this teacher knows no label {unknown[0]!r}; train it on the same data"
+            )
+        return teacher
 
     def plan(self, job: "Job", data: Records | None, checkpoint: Checkpoint) -> Evaluation:
         if data is None:
@@ -61,6 +99,12 @@ class TokenCraft(TextCraft):
         if not checkpoint.labels:
             raise CheckpointError(f"{checkpoint.source}: its configuration names no labels (id2label)")
         return {**super().options(job, checkpoint), "labels": list(checkpoint.labels)}
+
+    def load_model(self, folder: Path, is_pickle_allowed: bool) -> Any:
+        from doorstep_converters.architectures import register_architectures
+
+        register_architectures()
+        return super().load_model(folder, is_pickle_allowed)
 
     def answer_texts(
         self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]
@@ -94,70 +138,9 @@ class TokenCraft(TextCraft):
     def train(
         self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]
     ) -> dict[str, Any]:
-        import torch
-        from transformers import AutoModelForTokenClassification, set_seed
+        from doorstep_converters.tasks.token_classification_training import train
 
-        from doorstep.tasks import softmax
-        from doorstep.tasks.token_classification import Decoder, TokenOptions
-        from doorstep_converters.tasks.loop import Course, fit
-        from doorstep_converters.tokenizer import load_tokenizer
-
-        assert checkpoint is not None  # noqa: S101 -- learn has one
-        set_seed(options["seed"])
-        names = sorted({label for rows in data.values() for row in rows for _, _, label in row["spans"]})
-        labels = ["O", *(f"{prefix}-{name}" for name in names for prefix in ("B", "I"))]
-        tokenizer = load_tokenizer(checkpoint)
-        model = AutoModelForTokenClassification.from_pretrained(
-            checkpoint,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: place for place, label in enumerate(labels)},
-            local_files_only=True,
-            dtype=torch.float32,
-        )
-        rows = {
-            split: [_tokens(tokenizer, row, labels, options["max_length"]) for row in part]
-            for split, part in data.items()
-        }
-
-        def batch(part: list[Any]) -> tuple[dict[str, Any], Any]:
-            longest = max(len(ids) for ids, _ in part)
-            feeds = {
-                "input_ids": torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in part]),
-                "attention_mask": torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in part]),
-            }
-            return feeds, torch.tensor([marks + [_IGNORED] * (longest - len(marks)) for _, marks in part])
-
-        def loss_of(part: list[Any]) -> Any:
-            feeds, marks = batch(part)
-            return torch.nn.functional.cross_entropy(model(**feeds).logits.float().flatten(0, 1), marks.flatten())
-
-        split = "dev" if data["dev"] else "train"
-        decoder = Decoder(TokenOptions(tuple(labels), options["max_length"]))
-        encodings = tokenizer(
-            [row["text"] for row in data[split]], truncation=True, max_length=options["max_length"]
-        ).encodings
-
-        def dev_figure() -> float:
-            """Return span F1: most tokens lie in no span, so that finding none has a good share of right tokens."""
-            answers = []
-            for start in range(0, len(encodings), 64):
-                feeds, _ = batch(rows[split][start : start + 64])
-                logits = model(**feeds).logits.float().numpy()  # [texts, sequence, labels]
-                for place, row in enumerate(logits, start):
-                    window = encodings[place]
-                    answers.append(
-                        decoder.spans(data[split][place]["text"], [window], [softmax(row[: len(window)])]).flat()
-                    )
-            return self.figure(answers, [row["spans"] for row in data[split]])
-
-        epochs = round(options["epochs"] or min(20.0, max(4.0, 300 * 32 / len(rows["train"]))))
-        rate, precision = options["learning_rate"] or _RATE, options.get("precision", "auto")
-        course = Course(epochs, 32, rate, seed=options["seed"], warmup=0.1, precision=precision)
-        figures = fit(model, rows["train"], loss_of, dev_figure, course, channel)
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        return figures
+        return train(out, channel, checkpoint, data, options, self.figure)
 
 
 def span_f1(found: Sequence[set[Any]], truth: Sequence[set[Any]]) -> float:
@@ -207,25 +190,6 @@ def _start(span: Any, place: str) -> int:
         raise DataError(f"{place}: expected spans with label, start and end, got {span!r:.80}")
     start: int = span["start"]
     return start
-
-
-def _tokens(tokenizer: Any, row: dict[str, Any], labels: list[str], max_length: int) -> tuple[list[int], list[int]]:
-    """Return ids and marks: every token of a span is labelled, B on the tokens of its first word."""
-    from doorstep.tasks.token_classification import is_joined
-
-    encoded = tokenizer(row["text"], truncation=True, max_length=max_length).encodings[0]
-    places = {label: place for place, label in enumerate(labels)}
-    marks = [_IGNORED if special else 0 for special in encoded.special_tokens_mask]
-    for start, end, label in row["spans"]:
-        word, reached = None, -1  # of the span's first word
-        for number, (left, right) in enumerate(encoded.offsets):
-            if marks[number] == _IGNORED or left == right or right <= start or left >= end:
-                continue
-            is_first = reached < 0 or (encoded.word_ids[number] == word and is_joined(row["text"], reached, left))
-            if is_first:
-                word, reached = encoded.word_ids[number], right
-            marks[number] = places[f"{'B' if is_first else 'I'}-{label}"]
-    return list(encoded.ids), marks
 
 
 CRAFT = TokenCraft()

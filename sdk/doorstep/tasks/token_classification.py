@@ -96,7 +96,7 @@ class Decoder:
 
     def spans(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> Spans:
         """Return the spans of `text`; `probabilities` [tokens, labels] of each window."""
-        words = self._words(text, windows, probabilities)
+        words = self.words(text, windows, probabilities)
         if not words:
             return Spans(())
         table = np.array([word.probabilities for word in words], np.float32)  # [words, labels]
@@ -121,11 +121,11 @@ class Decoder:
         columns = [place for place, kind in enumerate(self._kinds) if kind.name == name]
         return [
             Chance(word.start, word.end, float(word.probabilities[columns].sum()))
-            for word in self._words(text, windows, probabilities)
+            for word in self.words(text, windows, probabilities)
         ]
 
-    def _words(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> list["_Word"]:
-        """Join tokens to words, each taken from the window where it lies deepest."""
+    def words(self, text: str, windows: Sequence[Encoding], probabilities: Sequence[Array]) -> list["Word"]:
+        """Join tokens to words, each taken from the window where it lies deepest; returns them by their places."""
         tokens: dict[tuple[int, int, int], tuple[int, int | None, Array]] = {}
         for window, rows in zip(windows, probabilities, strict=True):
             last = len(window) - 1
@@ -138,12 +138,12 @@ class Decoder:
                 depth, key = min(place, last - place), (*offsets, count)
                 if key not in tokens or depth > tokens[key][0]:
                     tokens[key] = (depth, word, rows[place])
-        words: list[_Word] = []
+        words: list[Word] = []
         for (start, end, _), (_, word, row) in sorted(tokens.items(), key=lambda entry: entry[0]):
             if words and word == words[-1].number and is_joined(text, words[-1].end, start):
                 words[-1].add(end, row, self._options.word)
             else:
-                words.append(_Word(start, end, word, row))
+                words.append(Word(start, end, word, row))
         return words
 
     def _best_path(self, scores: Array) -> list[int]:
@@ -339,7 +339,7 @@ class _Kind(NamedTuple):
 _OUTSIDE = _Kind("", "")
 
 
-class _Word:
+class Word:
     """Tokens of one word: characters from `start` to `end`, and who speaks for them."""
 
     def __init__(self, start: int, end: int, number: int | None, probabilities: Array) -> None:
