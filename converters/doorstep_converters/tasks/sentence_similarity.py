@@ -41,6 +41,11 @@ class SentenceCraft(TextCraft):
     def find(self, job: "Job") -> Checkpoint:
         return find_student(job) if job.checkpoint.startswith("new:") else super().find(job)
 
+    def check_training(self, job: "Job") -> None:
+        """Allow a teacher to students alone: a finished encoder learns nothing."""
+        is_student = job.checkpoint.startswith("new:")
+        super().check_training(replace(job, training=replace(job.training, teacher=None)) if is_student else job)
+
     def learn(self, job: "Job", source: Checkpoint, data: Any, bench: "Workbench") -> Checkpoint:
         if not source.is_new:
             return source
