@@ -10,19 +10,32 @@ import torch
 from doorstep.errors import DataError
 from doorstep.tensors import Array
 from doorstep_converters.export.classifier import load_model
+from doorstep_converters.memory import Batches, to_log
 from doorstep_converters.reference import probabilities
 from doorstep_converters.tokenizer import load_tokenizer
 
 _BATCH = 64
+REMEDY = "shorten the texts or --max-length, or use a machine with more memory or a smaller teacher"
 
 
 def ask(
-    folder: Path, texts: Sequence[str], limit: int, report: Callable[[float], None], is_pickle_allowed: bool = False
+    folder: Path,
+    texts: Sequence[str],
+    limit: int,
+    report: Callable[[float], None],
+    is_pickle_allowed: bool = False,
+    say: Callable[[str], None] = to_log,
 ) -> Array:
     """Return the checkpoint's probabilities [texts, classes] float32; texts are cut at `limit` tokens.
 
     Texts go in batches of like length, so that little is spent on padding; a text's answer may differ by rounding
     from what it gets alone.
+
+    Args:
+        say: called with what the user should know, such as that memory was short.
+
+    Raises:
+        ConversionError: one text does not fit into memory.
     """
     tokenizer = load_tokenizer(folder)
     model = load_model(folder, is_pickle_allowed)
@@ -31,10 +44,13 @@ def ask(
     is_multi_label = model.config.problem_type == "multi_label_classification"
     logits = np.zeros((len(texts), model.config.num_labels), np.float32)  # [texts, classes]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    for start in range(0, len(order), _BATCH):
-        places = order[start : start + _BATCH]
-        logits[places] = _logits(model, tokenizer, [texts[place] for place in places], limit)
-        report(min(1.0, (start + _BATCH) / len(order)))
+    answers = Batches(_BATCH, "the teacher", REMEDY, say).ask(
+        [texts[place] for place in order], lambda part: _logits(model, tokenizer, list(part), limit)
+    )
+    for done, (place, row) in enumerate(zip(order, answers, strict=True), 1):
+        logits[place] = row
+        if done % _BATCH == 0 or done == len(order):
+            report(done / len(order))
     return probabilities(logits, is_multi_label)
 
 

@@ -28,12 +28,12 @@ from doorstep_converters.learner import (
     NotFiniteError,
     Watch,
     best_save,
-    is_out_of_memory,
     newest_save,
     weights_of,
 )
 from doorstep_converters.lessons import Batches, Collator, dev_rows, text_lengths
 from doorstep_converters.losses import Lesson, Weights
+from doorstep_converters.memory import is_out_of_memory
 from doorstep_converters.students.fake_quant import Bits, finish_rounding, start_rounding
 from doorstep_converters.students.keep import keep_student
 from doorstep_converters.taught import Taught, open_taught, read_index

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from doorstep.errors import DataError
+from doorstep_converters.ask import REMEDY
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.export.classifier import load_model
+from doorstep_converters.memory import Batches
 from doorstep_converters.students.relations import LastAttention
 from doorstep_converters.students.space import averaged
 from doorstep_converters.taught import EXTRAS, Taught, is_whole, read_corpus, write_index, write_shard
@@ -44,12 +46,13 @@ def answer(
             of another teacher, corpus or length are not looked at.
 
     Raises:
+        ConversionError: one text does not fit into memory.
         DataError: a label that the teacher lacks, an unknown extra, or no texts.
     """
     if unknown := set(extras) - set(EXTRAS):
         raise DataError(f"extras: expected some of {', '.join(EXTRAS)}, got {min(unknown)!r}")
     found = find_checkpoint(checkpoint)
-    teacher = _Teacher(found.folder, min(max_length, found.max_length), tuple(extras))
+    teacher = _Teacher(found.folder, min(max_length, found.max_length), tuple(extras), channel.note)
     work = Path(resume) / _key(found.digest, Path(corpus), max_length, extras) if resume else out
     work.mkdir(parents=True, exist_ok=True)
     total, done, kept = _count(Path(corpus)), 0, 0
@@ -79,9 +82,10 @@ class _Teacher:
 
     Args:
         max_length: tokens it reads of a text.
+        say: called with what the user should know.
     """
 
-    def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...], say: Callable[[str], None]) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_model(folder).to(self._device)
         self._tokenizer = load_tokenizer(folder)
@@ -93,6 +97,7 @@ class _Teacher:
         self._attention = LastAttention(self._model) if "relations" in extras else None
         self.heads = self._attention.heads if self._attention else 0
         self.width = len(self._batch([""])[0].get("vector", ()))
+        self._batches = Batches(_BATCH, "the teacher", REMEDY, say)
 
     def answer(self, rows: Sequence[tuple[str, str | None]]) -> dict[str, list[Any]]:
         """Return the columns of `taught.features` for some texts; texts of like length are read together."""
@@ -102,18 +107,17 @@ class _Teacher:
         }
         order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]))
         found: list[dict[str, Any]] = [{}] * len(rows)
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
-            for place, answered in zip(places, self._batch([rows[place][0] for place in places]), strict=True):
-                found[place] = answered
+        answers = self._batches.ask([rows[place][0] for place in order], self._batch)
+        for place, answered in zip(order, answers, strict=True):
+            found[place] = answered
         for name in found[0]:
             columns[name] = [answered[name] for answered in found]
         return columns
 
     @torch.no_grad()
-    def _batch(self, texts: list[str]) -> list[dict[str, Any]]:
+    def _batch(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         encoded = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
+            list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
         ).to(self._device)
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
         got = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
