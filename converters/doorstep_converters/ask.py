@@ -9,8 +9,8 @@ import torch
 
 from doorstep.errors import DataError
 from doorstep.tensors import Array
-from doorstep_converters.export.classifier import load_model
 from doorstep_converters.memory import Batches, to_log
+from doorstep_converters.placement import feeds_device, load_teacher
 from doorstep_converters.reference import probabilities
 from doorstep_converters.tokenizer import load_tokenizer
 
@@ -38,9 +38,7 @@ def ask(
         ConversionError: one text does not fit into memory.
     """
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, is_pickle_allowed)
-    if torch.cuda.is_available() and getattr(model, "hf_device_map", None) is None:
-        model.to("cuda")
+    model = load_teacher(folder, is_pickle_allowed)
     is_multi_label = model.config.problem_type == "multi_label_classification"
     logits = np.zeros((len(texts), model.config.num_labels), np.float32)  # [texts, classes]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
@@ -76,6 +74,6 @@ def labels_of(folder: Path, wanted: Sequence[str], subject: str) -> list[int]:
 def _logits(model: Any, tokenizer: Any, texts: list[str], limit: int) -> Array:
     encoded = tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        feeds = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        feeds = {name: encoded[name].to(feeds_device()) for name in ("input_ids", "attention_mask")}
         logits: Array = model(**feeds).logits.float().cpu().numpy()  # [batch, classes]
     return logits

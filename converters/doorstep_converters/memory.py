@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ class Batches:
     remedy: str
     say: Callable[[str], None]
 
-    def ask(self, rows: Sequence[Row], answer: Callable[[Sequence[Row]], Sequence[Answer]]) -> Iterator[Answer]:
+    def ask(self, rows: Sequence[Row], answer: Callable[[Sequence[Row]], Iterable[Answer]]) -> Iterator[Answer]:
         """Yield what `answer` makes of each row, in their order; it gets at most `size` rows at once.
 
         Raises:
@@ -53,8 +53,8 @@ class Batches:
                 done += len(part)
 
     def _tried(
-        self, part: Sequence[Row], answer: Callable[[Sequence[Row]], Sequence[Answer]]
-    ) -> Sequence[Answer] | None:
+        self, part: Sequence[Row], answer: Callable[[Sequence[Row]], Iterable[Answer]]
+    ) -> Iterable[Answer] | None:
         """Return the answers; None where memory did not suffice, and the next try is half as large."""
         try:
             return answer(part)

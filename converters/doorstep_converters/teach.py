@@ -15,8 +15,8 @@ import torch
 from doorstep.errors import DataError
 from doorstep_converters.ask import REMEDY
 from doorstep_converters.checkpoint import find_checkpoint
-from doorstep_converters.export.classifier import load_model
 from doorstep_converters.memory import Batches
+from doorstep_converters.placement import feeds_device, load_teacher
 from doorstep_converters.students.relations import LastAttention
 from doorstep_converters.students.space import averaged
 from doorstep_converters.taught import EXTRAS, Taught, is_whole, read_corpus, write_index, write_shard
@@ -86,8 +86,7 @@ class _Teacher:
     """
 
     def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...], say: Callable[[str], None]) -> None:
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load_model(folder).to(self._device)
+        self._model = load_teacher(folder)
         self._tokenizer = load_tokenizer(folder)
         self._max_length = max_length
         self._extras = extras
@@ -118,7 +117,7 @@ class _Teacher:
     def _batch(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         encoded = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
-        ).to(self._device)
+        ).to(feeds_device())
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
         got = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         rows: list[dict[str, Any]] = [{"logits": row} for row in got.logits.float().cpu().numpy()]

@@ -84,8 +84,12 @@ def _padded_feeds(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, (torch.arange(_LENGTH) < lengths[:, None]).long()
 
 
-def load_model(folder: Path, is_pickle_allowed: bool = False) -> Any:
-    """Load a sequence-classification model in fp32, in eval mode."""
+def load_model(folder: Path, is_pickle_allowed: bool = False, device_map: Any = None) -> Any:
+    """Load a sequence-classification model in fp32, in eval mode.
+
+    Args:
+        device_map: of accelerate; None loads to the CPU.
+    """
     from transformers import AutoModelForSequenceClassification
 
     register_architectures()
@@ -95,6 +99,7 @@ def load_model(folder: Path, is_pickle_allowed: bool = False) -> Any:
         dtype=torch.float32,
         trust_remote_code=False,
         local_files_only=True,
+        device_map=device_map,
     )
     return model.eval()
 
