@@ -24,7 +24,7 @@ from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
 from doorstep_converters.search.latency import factor, is_measured_here
 from doorstep_converters.search.order import Order, check_order
-from doorstep_converters.search.report import best_by_latency, summary, write_search_report
+from doorstep_converters.search.report import best_by_latency, summary, to_plain, write_search_report
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
 from doorstep_converters.search.steps import Cost
@@ -243,6 +243,17 @@ def test_a_second_search_computes_nothing_again(found: Found, order: Order) -> N
     again = search(order, Lines())
     assert [tried.choice for tried in again.tried] == [tried.choice for tried in found.tried]
     assert all(cost.is_kept for cost in again.costs)
+
+
+@pytest.mark.slow
+def test_a_teacher_of_mostly_zeros_is_as_large_and_a_smaller_download(order: Order) -> None:
+    names = ("pruned-1l", "pruned-1l-95s")
+    job = replace(order.job, name="sparse")
+    found = search(replace(order, job=job, students=names, rungs=(8,), trials=2), Lines())
+    figures = {point["choice"]: point["figures"] for one in to_plain(found)["tried"] for point in one["points"]}
+    whole, sparse = (figures[name] for name in names)
+    assert sparse["size"] == pytest.approx(whole["size"], rel=0.15)
+    assert sparse["download"] < 0.7 * whole["download"]
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ class Study:
             return Tried(
                 choice.name, "refused", f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
             )
-        if choice.student.startswith("pruned") and not PruneSpec.from_name(choice.student).is_trained:
+        if choice.is_pruned and not PruneSpec.from_name(choice.student).is_trained:
             return self._measured(choice, student, {})
         rungs: dict[str, float] = {}
         for place, steps in enumerate(self._order.rungs):
