@@ -9,32 +9,46 @@ import torch
 
 from doorstep.errors import DataError
 from doorstep.tensors import Array
-from doorstep_converters.export.classifier import load_model
+from doorstep_converters.memory import Batches, to_log
+from doorstep_converters.placement import feeds_device, load_teacher
 from doorstep_converters.reference import probabilities
 from doorstep_converters.tokenizer import load_tokenizer
 
 _BATCH = 64
+REMEDY = "shorten the texts or --max-length, or use a machine with more memory or a smaller teacher"
 
 
 def ask(
-    folder: Path, texts: Sequence[str], limit: int, report: Callable[[float], None], is_pickle_allowed: bool = False
+    folder: Path,
+    texts: Sequence[str],
+    limit: int,
+    report: Callable[[float], None],
+    is_pickle_allowed: bool = False,
+    say: Callable[[str], None] = to_log,
 ) -> Array:
     """Return the checkpoint's probabilities [texts, classes] float32; texts are cut at `limit` tokens.
 
     Texts go in batches of like length, so that little is spent on padding; a text's answer may differ by rounding
     from what it gets alone.
+
+    Args:
+        say: called with what the user should know, such as that memory was short.
+
+    Raises:
+        ConversionError: one text does not fit into memory.
     """
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, is_pickle_allowed)
-    if torch.cuda.is_available() and getattr(model, "hf_device_map", None) is None:
-        model.to("cuda")
+    model = load_teacher(folder, is_pickle_allowed)
     is_multi_label = model.config.problem_type == "multi_label_classification"
     logits = np.zeros((len(texts), model.config.num_labels), np.float32)  # [texts, classes]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    for start in range(0, len(order), _BATCH):
-        places = order[start : start + _BATCH]
-        logits[places] = _logits(model, tokenizer, [texts[place] for place in places], limit)
-        report(min(1.0, (start + _BATCH) / len(order)))
+    answers = Batches(_BATCH, "the teacher", REMEDY, say).ask(
+        [texts[place] for place in order], lambda part: _logits(model, tokenizer, list(part), limit)
+    )
+    for done, (place, row) in enumerate(zip(order, answers, strict=True), 1):
+        logits[place] = row
+        if done % _BATCH == 0 or done == len(order):
+            report(done / len(order))
     return probabilities(logits, is_multi_label)
 
 
@@ -60,6 +74,6 @@ def labels_of(folder: Path, wanted: Sequence[str], subject: str) -> list[int]:
 def _logits(model: Any, tokenizer: Any, texts: list[str], limit: int) -> Array:
     encoded = tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        feeds = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        feeds = {name: encoded[name].to(feeds_device()) for name in ("input_ids", "attention_mask")}
         logits: Array = model(**feeds).logits.float().cpu().numpy()  # [batch, classes]
     return logits

@@ -29,12 +29,20 @@ from doorstep_converters.learner import (
     NotFiniteError,
     Watch,
     best_save,
-    is_out_of_memory,
     newest_save,
     weights_of,
 )
 from doorstep_converters.lessons import Batches, Collator, dev_rows, text_lengths
 from doorstep_converters.losses import Lesson, Weights
+from doorstep_converters.memory import is_out_of_memory
+from doorstep_converters.prune.sparsity import (
+    SETTLED,
+    Sparsity,
+    check_sparsity,
+    count_zeros,
+    prunable,
+    zero_smallest,
+)
 from doorstep_converters.students.fake_quant import Bits, finish_rounding, start_rounding
 from doorstep_converters.students.keep import keep_student
 from doorstep_converters.taught import Taught, open_taught, read_index
@@ -58,6 +66,8 @@ class Options:
         dropped: share of tokens left out of a training text (0 to 1).
         bits: quantization-aware training.
         saves: how often the student is judged on dev and saved.
+        zeros: share of each large tensor's weights that are zero in the end (0 to below 1); more of them become so
+            while training goes on, and only what is saved with all of them counts as best.
     """
 
     steps: int = 0
@@ -68,6 +78,7 @@ class Options:
     seed: int = 20261124
     dropped: float = 0.1
     saves: int = 20
+    zeros: float = 0.0
     bits: Bits = field(default_factory=Bits)
     weights: Weights = field(default_factory=Weights)
 
@@ -76,9 +87,10 @@ class Options:
         """Read what `dataclasses.asdict` wrote, or a part of it.
 
         Raises:
-            DataError: an option that is none.
+            DataError: an option that is none. UsageError: `zeros` is no share.
         """
         try:
+            check_sparsity(plain.get("zeros", 0.0))
             nested = {"bits": Bits(**plain.get("bits", {})), "weights": Weights(**plain.get("weights", {}))}
             return cls(**{**plain, **nested})
         except TypeError as error:
@@ -130,6 +142,7 @@ class _Lessons:
     tokenizer: Any
     lesson: Lesson
     is_transformer: bool
+    prunable: list[torch.Tensor]
 
     @classmethod
     def load(cls, student: Path, taught: Path, data: Path, options: Options) -> "_Lessons":
@@ -148,9 +161,12 @@ class _Lessons:
             raise DataError(f"{data}: expected a dev split to judge the student on, got no rows")
         weights = options.weights
         lesson = Lesson(model, weights, index.width if weights.vector else 0, index.heads if weights.relations else 0)
+        large = prunable(model)  # looked up while they stand in their modules as they are
         start_rounding(model, options.bits)
         is_transformer = hasattr(model.config, "num_attention_heads")
-        return cls(options, index, corpus, dev_rows(dev, index.labels), load_tokenizer(student), lesson, is_transformer)
+        return cls(
+            options, index, corpus, dev_rows(dev, index.labels), load_tokenizer(student), lesson, is_transformer, large
+        )
 
     def steps(self) -> int:
         """Return how many updates there are to be."""
@@ -183,7 +199,7 @@ class _Lessons:
             save_steps=every,
             save_total_limit=2,
             load_best_model_at_end=True,
-            metric_for_best_model="accuracy",
+            metric_for_best_model=SETTLED if options.zeros else "accuracy",
             logging_steps=max(1, every // 2),
             logging_nan_inf_filter=False,
             label_names=["labels"],
@@ -193,6 +209,8 @@ class _Lessons:
             dataloader_pin_memory=False,
         )
         extras = [name for name in ("vector", "relations", "tokens") if name in self.corpus.column_names]
+        if options.zeros:
+            callbacks = [Sparsity(self.prunable, options.zeros), *callbacks]
         unused = [name for name in extras if not _is_used(name, options.weights)]
         return Learner(
             Batches(text_lengths(self.corpus), batch, options.seed),
@@ -237,12 +255,17 @@ def _teach(lessons: _Lessons, run: Path, logs: Path, channel: Channel) -> dict[s
             batch //= 2
             notes.append(f"out of memory: went on in batches of {batch}")
         print(notes[-1], file=sys.stderr)  # noqa: T201 -- the log
+    zeroed: dict[str, int] = {}
+    if share := lessons.options.zeros:
+        zero_smallest(lessons.prunable, share)
+        zeroed = count_zeros(lessons.prunable)
     accuracy = learner.evaluate()["eval_accuracy"]
     writer.close()
     finish_rounding(lessons.lesson.student)
     best = learner.state.best_global_step
     return {
-        "dev_accuracy": accuracy, "steps": learner.state.global_step, "best_step": best, "batch": batch, "notes": notes
+        "dev_accuracy": accuracy, "steps": learner.state.global_step, "best_step": best, "batch": batch, "notes": notes,
+        **zeroed,
     }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from doorstep_converters.worker import Channel
 
 _WHOLE = "whole.json"  # written last into a save: the digests of its other files
 _WEIGHTS = "model.safetensors"
-_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class NotFiniteError(ConversionError):
@@ -89,12 +88,6 @@ def weights_of(save: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(save / _WEIGHTS)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an allocation failed, on a GPU or not."""
-    is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return is_known or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def _step(folder: Path) -> int:

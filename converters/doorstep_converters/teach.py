@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from doorstep.errors import DataError
+from doorstep_converters.ask import REMEDY
 from doorstep_converters.checkpoint import find_checkpoint
-from doorstep_converters.export.classifier import load_model
+from doorstep_converters.memory import Batches
+from doorstep_converters.placement import feeds_device, load_teacher
 from doorstep_converters.students.relations import LastAttention
 from doorstep_converters.students.space import averaged
 from doorstep_converters.tasks.sentence_similarity_encoder import SentenceEncoder
@@ -48,6 +50,7 @@ def answer(
         is_encoder: the teacher is a sentence encoder: it has vectors, as its folder says they are made, and no logits.
 
     Raises:
+        ConversionError: one text does not fit into memory.
         DataError: a label that the teacher lacks, an unknown extra, or no texts.
     """
     if unknown := set(extras) - set(EXTRAS):
@@ -58,7 +61,7 @@ def answer(
     if is_encoder:
         extras, teacher = ("vector",), _Encoder(found.folder, longest, is_pickle_allowed)
     else:
-        teacher = _Teacher(found.folder, longest, tuple(extras))
+        teacher = _Teacher(found.folder, longest, tuple(extras), channel.note)
     kept_in = resume or channel.kept
     work = (
         Path(kept_in) / _key(found.digest, Path(corpus), max_length, (*extras, *["encoder"] * is_encoder))
@@ -93,11 +96,11 @@ class _Teacher:
 
     Args:
         max_length: tokens it reads of a text.
+        say: called with what the user should know.
     """
 
-    def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...]) -> None:
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load_model(folder).to(self._device)
+    def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...], say: Callable[[str], None]) -> None:
+        self._model = load_teacher(folder)
         self._tokenizer = load_tokenizer(folder)
         self._max_length = max_length
         self._extras = extras
@@ -107,6 +110,7 @@ class _Teacher:
         self._attention = LastAttention(self._model) if "relations" in extras else None
         self.heads = self._attention.heads if self._attention else 0
         self.width = len(self._batch([""])[0].get("vector", ()))
+        self._batches = Batches(_BATCH, "the teacher", REMEDY, say)
 
     def answer(self, rows: Sequence[tuple[str, str | None]]) -> dict[str, list[Any]]:
         """Return the columns of `taught.features` for some texts; texts of like length are read together."""
@@ -116,19 +120,18 @@ class _Teacher:
         }
         order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]))
         found: list[dict[str, Any]] = [{}] * len(rows)
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
-            for place, answered in zip(places, self._batch([rows[place][0] for place in places]), strict=True):
-                found[place] = answered
+        answers = self._batches.ask([rows[place][0] for place in order], self._batch)
+        for place, answered in zip(order, answers, strict=True):
+            found[place] = answered
         for name in found[0]:
             columns[name] = [answered[name] for answered in found]
         return columns
 
     @torch.no_grad()
-    def _batch(self, texts: list[str]) -> list[dict[str, Any]]:
+    def _batch(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         encoded = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
-        ).to(self._device)
+            list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
+        ).to(feeds_device())
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
         got = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         rows: list[dict[str, Any]] = [{"logits": row} for row in got.logits.float().cpu().numpy()]

@@ -24,8 +24,10 @@ from doorstep_converters.learner import best_save, newest_save
 from doorstep_converters.lessons import Batches, Collator
 from doorstep_converters.losses import logit_loss, vector_loss
 from doorstep_converters.students.build import build_student
+from doorstep_converters.students.relations import LastAttention, relation_loss
+from doorstep_converters.students.space import averaged
 from doorstep_converters.students.spec import StudentSpec
-from doorstep_converters.taught import Taught, open_taught, read_corpus, write_index, write_shard
+from doorstep_converters.taught import Taught, open_taught, read_corpus, read_index, write_index, write_shard
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel
 
@@ -224,12 +226,58 @@ def test_a_student_learns_the_teachers_vectors_and_relations(
     spec = StudentSpec("transformer", 16, 0)
     build_student(tmp_path / "student", spec, find_checkpoint(str(teacher)), [text for text, _ in rows], LABELS, 3)
     (tmp_path / "data.json").write_text(json.dumps({"dev": rows}), encoding="ascii")
-    weights = {"alpha": 1.0, "vector": 1.0, "relations": 1.0}
-    result = learn(tmp_path, channel, tmp_path, weights=weights, steps=40, dropped=0.0)
-    logged = [json.loads(line) for line in (tmp_path / "messages").read_text(encoding="utf-8").splitlines()]
-    assert logged[-1]["progress"] == 1.0
-    assert result["steps"] == 40
-    assert not hasattr(load_model(tmp_path / "checkpoint"), "translation")
+    distances = []
+    for name, weights in (("without", {}), ("with", {"vector": 1.0, "relations": 1.0})):
+        more = {"weights": {"alpha": 1.0, **weights}, "steps": 40, "saves": 1, "dropped": 0.0, "learning_rate": 0.05}
+        result = learn(tmp_path / name, channel, tmp_path, **more)
+        logged = [json.loads(line) for line in (tmp_path / "messages").read_text(encoding="utf-8").splitlines()]
+        assert logged[-1]["progress"] == 1.0
+        assert result["steps"] == 40
+        assert not hasattr(load_model(tmp_path / name / "checkpoint"), "translation")
+        distances.append(_distance_of_relations(taught, tmp_path / name / "checkpoint"))
+    assert distances[1] < 0.8 * distances[0]
+
+
+def _distance_of_relations(taught: Path, student: Path) -> float:
+    model, found = load_model(student), open_taught(taught).with_format("numpy")
+    heard = LastAttention(model)
+    batch = Collator(load_tokenizer(student), 32, 0.0, keeps_places=True)([found[place] for place in range(len(found))])
+    with torch.no_grad():
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    heads = read_index(taught).heads
+    return float(relation_loss(batch["teacher_relations"], heard.stacked(), batch["relation_mask"], heads))
+
+
+def test_a_student_learns_what_only_the_teachers_vectors_say(
+    rows: list[tuple[str, str]], lesson: Path, channel: Channel, tmp_path: Path
+) -> None:
+    """The teacher's logits tell the intent; which thing a text is about stands in its vectors alone."""
+    things = ("milk", "shoes", "手机壳", "椅子", "boots", "SKU-77", "苹果", "headphones", "tea", "lamp", "电池")
+    vectors = [np.array([thing in text for thing in things], np.float16) for text, _ in rows]
+    taught = tmp_path / "taught"
+    write_taught(taught, rows)
+    columns = {name: open_taught(taught)[name][:] for name in ("text", "label", "logits")}
+    write_shard(taught / "00000.arrow", {**columns, "vector": vectors}, ("vector",))
+    write_index(taught, Taught(len(rows), LABELS, ("vector",), len(things)))
+    shares = []
+    for name, weight in (("without", 0.0), ("with", 5.0)):
+        paths = [str(path) for path in (lesson / "student", taught, lesson / "data.json")]
+        options = {**QUICK, "weights": {"vector": weight}, "steps": 150, "saves": 1, "dropped": 0.0}
+        distill.train(tmp_path / name, channel, *paths, options)
+        shares.append(_share_of_like_neighbours(tmp_path / name / "checkpoint", rows, torch.tensor(np.array(vectors))))
+    assert shares[1] > shares[0] + 0.15
+
+
+def _share_of_like_neighbours(student: Path, rows: list[tuple[str, str]], expected: torch.Tensor) -> float:
+    """Return the share of texts whose nearest one, by cosine of the student's vectors, is so for the teacher too."""
+    encoded = load_tokenizer(student)([text for text, _ in rows], padding=True, return_tensors="pt")
+    mask = encoded["attention_mask"]
+    with torch.no_grad():
+        got = load_model(student)(input_ids=encoded["input_ids"], attention_mask=mask, output_hidden_states=True)
+    own = averaged(got, mask)  # [texts, width]
+    unit = functional.normalize(own - own.mean(dim=0), dim=1)
+    nearest = (unit @ unit.T - 2 * torch.eye(len(rows))).argmax(dim=1)
+    return float((expected[nearest] * expected).sum(dim=1).gt(0).float().mean())
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_weights(

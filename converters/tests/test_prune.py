@@ -21,7 +21,7 @@ from doorstep_converters.pipeline import convert
 from doorstep_converters.probes import PROBES, SENTENCES
 from doorstep_converters.progress import Lines
 from doorstep_converters.prune import heads, layers, magnitude, vocabulary, width
-from doorstep_converters.prune.magnitude import scheduled
+from doorstep_converters.prune.sparsity import scheduled
 from doorstep_converters.report import summary, to_plain, travels
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel

@@ -28,7 +28,7 @@ from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
 from doorstep_converters.search.latency import factor, is_measured_here
 from doorstep_converters.search.order import Order, check_order
-from doorstep_converters.search.report import best_by_latency, summary, write_search_report
+from doorstep_converters.search.report import best_by_latency, summary, to_plain, write_search_report
 from doorstep_converters.search.run import Found, require_found, search
 from doorstep_converters.search.space import Choice, PruneSpec, default_students
 from doorstep_converters.search.steps import Steps
@@ -440,6 +440,17 @@ def test_the_costs_of_a_search_name_every_stage_with_its_memory(tuned_found: Fou
     assert {"finetune", "train-static-8w-150v-4", "static-8w-150v: quantize-onnx-int8", "pack: export-onnx"} <= made
     assert all(cost["peak_rss_mib"] > 0 and cost["seconds"] > 0 for cost in costs)
     assert "peak_gpu_mib" in costs[0]
+
+
+@pytest.mark.slow
+def test_a_teacher_of_mostly_zeros_is_as_large_and_a_smaller_download(order: Order) -> None:
+    names = ("pruned-1l", "pruned-1l-95s")
+    job = replace(order.job, name="sparse")
+    found = search(replace(order, job=job, students=names, rungs=(8,), trials=2), Lines())
+    figures = {point["choice"]: point["figures"] for one in to_plain(found)["tried"] for point in one["points"]}
+    whole, sparse = (figures[name] for name in names)
+    assert sparse["size"] == pytest.approx(whole["size"], rel=0.15)
+    assert sparse["download"] < 0.7 * whole["download"]
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Rows in, more rows out: each transform of a plan in turn, seeded so that one does not change what another makes."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -15,6 +15,7 @@ from doorstep_converters.augment.noise import NOISE, Change
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
 from doorstep_converters.augment.shop import Brands
 from doorstep_converters.augment.words import Synonyms
+from doorstep_converters.memory import to_log
 
 _FEWEST = 10  # texts of a class that a writer can learn from
 _MOST_BRANDS = 1 << 20  # bytes of the file
@@ -48,13 +49,19 @@ class Augmented:
     source: str
 
 
-def augment(rows: Sequence[Row], plan: AugmentPlan, seed: int) -> Iterator[Augmented]:
+def augment(
+    rows: Sequence[Row], plan: AugmentPlan, seed: int, say: Callable[[str], None] = to_log
+) -> Iterator[Augmented]:
     """Yield what every transform of `plan` makes of `rows`, unfiltered; see `augment.sift`.
 
     The same rows, plan and seed give the same texts, and a transform makes the same texts whatever stands beside it.
 
+    Args:
+        say: called with what the user should know, such as that memory was short.
+
     Raises:
         UsageError: the plan is wrong. DataError, CheckpointError: a file or checkpoint it names cannot be used.
+        ConversionError: one text does not fit into the memory of a checkpoint that the plan names.
     """
     check_plan(plan)
     for chain in plan.transforms:
@@ -64,9 +71,9 @@ def augment(rows: Sequence[Row], plan: AugmentPlan, seed: int) -> Iterator[Augme
         elif chain == "generate" and plan.generator is None:
             yield from _write(rows, draws, f"{seed}/{chain}")
         elif chain == "generate":
-            yield from _prompt(rows, draws, plan, f"{seed}/{chain}")
+            yield from _prompt(rows, draws, plan, f"{seed}/{chain}", say)
         elif chain == "translate":
-            yield from _translate(draws, plan, f"{seed}/{chain}")
+            yield from _translate(draws, plan, f"{seed}/{chain}", say)
         else:
             yield from _change(draws, chain, changes_of(chain, plan, rows), seed)
 
@@ -123,11 +130,13 @@ def _write(rows: Sequence[Row], draws: Sequence[Row], seed: str) -> Iterator[Aug
             yield Augmented(text, row.label, "generate", "")
 
 
-def _prompt(rows: Sequence[Row], draws: Sequence[Row], plan: AugmentPlan, seed: str) -> Iterator[Augmented]:
+def _prompt(
+    rows: Sequence[Row], draws: Sequence[Row], plan: AugmentPlan, seed: str, say: Callable[[str], None]
+) -> Iterator[Augmented]:
     from doorstep_converters.augment.writer import LanguageModel
     from doorstep_converters.checkpoint import find_folder
 
-    model = LanguageModel(find_folder(plan.generator or ""))
+    model = LanguageModel(find_folder(plan.generator or ""), say)
     of_label, wanted = _by_label(rows), _by_label(draws)
     for label, texts in of_label.items():
         rng = Random(f"{seed}/{label}")
@@ -135,11 +144,11 @@ def _prompt(rows: Sequence[Row], draws: Sequence[Row], plan: AugmentPlan, seed: 
             yield Augmented(text, label, "generate", "")
 
 
-def _translate(draws: Sequence[Row], plan: AugmentPlan, seed: str) -> Iterator[Augmented]:
+def _translate(draws: Sequence[Row], plan: AugmentPlan, seed: str, say: Callable[[str], None]) -> Iterator[Augmented]:
     from doorstep_converters.augment.translation import Translators
     from doorstep_converters.checkpoint import find_folder
 
-    translators = Translators(find_folder(plan.there or ""), find_folder(plan.back or ""))
+    translators = Translators(find_folder(plan.there or ""), find_folder(plan.back or ""), say)
     back = translators.translate([row.text for row in draws], Random(seed))
     for row, text in zip(draws, back, strict=True):
         if text.strip() and text != row.text:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from doorstep.tensors import Array
 from doorstep_converters.ask import ask, labels_of
 from doorstep_converters.augment.filter import Leaks
 from doorstep_converters.augment.make import augment
@@ -56,10 +57,12 @@ def make(
     rows = [Text(text, label) for text, label in content["train"]]
     if unlabelled:
         rows += [Text(text, None) for text in islice(read_texts(Path(unlabelled), column), _MOST_UNLABELLED)]
-    sieve = Sieve({row.text.strip() for row in rows}, Leaks(content["held_out"], wanted.near), _judge(wanted, labels))
+    sieve = Sieve(
+        {row.text.strip() for row in rows}, Leaks(content["held_out"], wanted.near), _judge(wanted, labels, channel)
+    )
     goal = max(1, round(wanted.copies * len(rows) * len(wanted.transforms)))
     with open(out / CORPUS, "w", encoding="utf-8") as file:
-        for number, row in enumerate(sieve.sift(augment(rows, wanted, seed))):
+        for number, row in enumerate(sieve.sift(augment(rows, wanted, seed, channel.note))):
             file.write(json.dumps(asdict(row)) + "\n")
             channel.progress(min(1.0, (number + 1) / goal))
     return {"counts": plain_counts(sieve.counts)}
@@ -79,9 +82,13 @@ def measure(out: Path, channel: Channel, corpus: str, data: str, seed: int) -> d
     return ablate(train, made, dev, seed)
 
 
-def _judge(plan: AugmentPlan, labels: Sequence[str]) -> Judge | None:
+def _judge(plan: AugmentPlan, labels: Sequence[str], channel: Channel) -> Judge | None:
     if plan.teacher is None:
         return None
     folder = find_checkpoint(plan.teacher).folder
     places = labels_of(folder, labels, "augment")
-    return Judge(labels, lambda texts: ask(folder, texts, _JUDGED_TOKENS, lambda share: None)[:, places], plan.sure)
+
+    def judge(texts: Sequence[str]) -> Array:
+        return ask(folder, texts, _JUDGED_TOKENS, lambda share: None, say=channel.note)[:, places]
+
+    return Judge(labels, judge, plan.sure)

@@ -6,12 +6,13 @@ corpus says in ways that the corpus does not; a neural model of that size and da
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from doorstep.errors import CheckpointError
+from doorstep_converters.memory import Batches
 
 _TOKEN = re.compile(r"\s*(?:[\u3400-\u9fff]|[^\W_]+(?:['’-][^\W_]+)*|\S)")
 _ORDER = 3  # tokens looked back at
@@ -20,6 +21,7 @@ _LONGEST = 120
 _END = "\n"  # stands before and behind a text; no token is one
 _TRIES = 8
 _SHOTS, _NEW_TOKENS, _BATCH = 8, 48, 8
+_REMEDY = "take a smaller --generator, a machine with more memory, or leave --generator out"
 
 
 class NgramWriter:
@@ -68,9 +70,10 @@ class LanguageModel:
 
     Args:
         folder: a checkpoint of transformers for causal language modelling.
+        say: called with what the user should know; texts of halved batches are drawn anew, so others come out.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
@@ -86,28 +89,36 @@ class LanguageModel:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._batches = Batches(_BATCH, "the language model", _REMEDY, say)
 
     def write(self, texts: Sequence[str], count: int, rng: Random) -> Iterator[str]:
-        """Yield about `count` texts like `texts`; fewer where lines come out empty."""
+        """Yield about `count` texts like `texts`; fewer where lines come out empty.
+
+        Raises:
+            ConversionError: one prompt does not fit into memory.
+        """
         for start in range(0, count, _BATCH):
             prompts = [
                 "".join(f"{' '.join(text.split())}\n" for text in rng.sample(list(texts), min(_SHOTS, len(texts))))
                 for _ in range(min(_BATCH, count - start))
             ]
-            for written in self._continue(prompts, rng.randrange(1 << 31)):
+            seed = rng.randrange(1 << 31)
+            for written in self._batches.ask(list(enumerate(prompts, seed)), self._continue):
                 line = written.strip().partition("\n")[0].strip()
                 if line:
                     yield line
 
-    def _continue(self, prompts: list[str], seed: int) -> list[str]:
+    def _continue(self, seeded: Sequence[tuple[int, str]]) -> list[str]:
+        """Return what follows prompts; the first one's number is the seed of all."""
         import torch
 
+        prompts = [prompt for _, prompt in seeded]
         room = getattr(self._model.config, "max_position_embeddings", 1024) or 1024
         encoded = self._tokenizer(
             prompts, return_tensors="pt", padding=True, truncation=True, max_length=max(8, room - _NEW_TOKENS)
         ).to(self._model.device)
         with torch.random.fork_rng(), torch.inference_mode():
-            torch.manual_seed(seed)
+            torch.manual_seed(seeded[0][0])
             ids = self._model.generate(
                 input_ids=encoded["input_ids"],
                 attention_mask=encoded["attention_mask"],

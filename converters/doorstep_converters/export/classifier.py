@@ -84,8 +84,18 @@ def _padded_feeds(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, (torch.arange(_LENGTH) < lengths[:, None]).long()
 
 
-def load_model(folder: Path, is_pickle_allowed: bool = False, auto: str = "AutoModelForSequenceClassification") -> Any:
-    """Load a model in fp32, in eval mode; `auto` names the class of transformers that loads it."""
+def load_model(
+    folder: Path,
+    is_pickle_allowed: bool = False,
+    auto: str = "AutoModelForSequenceClassification",
+    device_map: Any = None,
+) -> Any:
+    """Load a model in fp32, in eval mode.
+
+    Args:
+        auto: the class of transformers that loads it.
+        device_map: of accelerate; None loads to the CPU.
+    """
     import transformers
 
     register_architectures()
@@ -95,6 +105,7 @@ def load_model(folder: Path, is_pickle_allowed: bool = False, auto: str = "AutoM
         dtype=torch.float32,
         trust_remote_code=False,
         local_files_only=True,
+        device_map=device_map,
     )
     return model.eval()
 

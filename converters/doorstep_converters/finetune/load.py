@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from doorstep.errors import UsageError
+from doorstep_converters.placement import placement
 from doorstep_converters.together import processes
 
 _TRAINING_COPIES = 4  # weights, gradients and two moments of Adam
-_SHARE = 0.8  # of a GPU's memory; the rest is for activations
 
 
 def load_for_training(
@@ -43,14 +43,3 @@ def load_for_training(
         dtype=torch.float32,
         device_map=placement(folder, _TRAINING_COPIES),
     )
-
-
-def placement(folder: Path, copies: int) -> str | None:
-    """Return `auto`, which spreads layers over all GPUs, where `copies` of the weights exceed one GPU's memory.
-
-    Several processes (`accelerate launch`) hold a whole copy each, so nothing is spread for them.
-    """
-    if not torch.cuda.is_available() or processes() > 1:
-        return None
-    needed = copies * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return "auto" if needed > _SHARE * torch.cuda.get_device_properties(0).total_memory else None

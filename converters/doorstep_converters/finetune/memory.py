@@ -3,14 +3,11 @@
 Not where several processes train together: one that begins anew would wait for the others, and they for it.
 """
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-from accelerate.utils.memory import should_reduce_batch_size
-
 from doorstep.errors import ConversionError
+from doorstep_converters.memory import free, is_out_of_memory, reason_of
 from doorstep_converters.together import processes
 
 Result = TypeVar("Result")
@@ -26,9 +23,9 @@ def halving(attempt: Callable[[int], Result], batch: int, say: Callable[[str], N
         try:
             return attempt(batch)
         except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            if not is_out_of_memory(error):
                 raise
-            reason = str(error).partition("\n")[0][:200]
+            reason = reason_of(error)
         if (others := processes() - 1) and batch > 1:
             raise ConversionError(
                 f"training: out of memory with {batch} texts at a time beside {others} other processes ({reason}); "
@@ -42,6 +39,4 @@ def halving(attempt: Callable[[int], Result], batch: int, say: Callable[[str], N
             )
         batch //= 2
         say(f"out of memory: the batch is now {batch} texts, and as many batches more make one step")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free()

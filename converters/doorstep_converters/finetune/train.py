@@ -71,7 +71,7 @@ def train(
     tokenizer = load_tokenizer(folder)
     splits: dict[str, list[list[Any]]] = json.loads(Path(data).read_text(encoding="utf-8"))
     if options.get("teacher"):
-        splits["train"] = _taught(Path(options["teacher"]), splits["train"], labels, max_length)
+        splits["train"] = _taught(Path(options["teacher"]), splits["train"], labels, max_length, channel.note)
     is_multi_label = options.get("is_multi_label", False)
     if is_multi_label:
         splits = {name: _as_sets(pairs, labels) for name, pairs in splits.items()}
@@ -140,10 +140,12 @@ def _as_sets(pairs: Sequence[Sequence[Any]], labels: Sequence[str]) -> list[list
     return found
 
 
-def _taught(teacher: Path, pairs: list[list[Any]], labels: list[str], limit: int) -> list[list[Any]]:
+def _taught(
+    teacher: Path, pairs: list[list[Any]], labels: list[str], limit: int, say: Callable[[str], None]
+) -> list[list[Any]]:
     """Put the teacher's probabilities in the places of the labels."""
     places = labels_of(teacher, labels, "training data")
-    answers = ask(teacher, [text for text, _ in pairs], limit, lambda share: None)[:, places]
+    answers = ask(teacher, [text for text, _ in pairs], limit, lambda share: None, say=say)[:, places]
     return [[text, row.tolist()] for (text, _), row in zip(pairs, answers, strict=True)]
 
 

@@ -48,9 +48,14 @@ class Opened:
         """Write model, tokenizer and what says how long a text may be and under which licence the weights are."""
         self.model.save_pretrained(out)
         self.tokenizer.save_pretrained(out)
-        for name in _CARRIED:
-            if (self.folder / name).is_file():
-                (out / name).write_bytes((self.folder / name).read_bytes())
+        carry(self.folder, out)
+
+
+def carry(source: Path, target: Path) -> None:
+    """Copy what says how long a text may be and under which licence the weights are."""
+    for name in _CARRIED:
+        if (source / name).is_file():
+            (target / name).write_bytes((source / name).read_bytes())
 
 
 def parameters(model: Any) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from doorstep.errors import UsageError
 from doorstep_converters.students.spec import LADDER, StudentSpec
 
-_FIELDS = {"l": "layers", "h": "heads", "w": "width", "v": "vocabulary"}
+_FIELDS = {"l": "layers", "h": "heads", "w": "width", "v": "vocabulary", "s": "zeros"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +16,25 @@ class PruneSpec:
         layers: that stay; 0 for all.
         heads, width: percent of the heads and of the feed-forward neurons that stay.
         vocabulary: tokens at most; 0 for all that the data uses.
+        zeros: percent of the single weights that become zero (sparsity): nothing is faster, the download is smaller.
     """
 
     layers: int = 0
     heads: int = 100
     width: int = 100
     vocabulary: int = 0
+    zeros: int = 0
 
     @property
     def name(self) -> str:
-        """Sizes, such as `pruned-3l-50h-50w`; what stays whole is left out."""
-        sizes = {"l": self.layers, "h": self.heads % 100, "w": self.width % 100, "v": self.vocabulary}
+        """Sizes, such as `pruned-3l-50h-50w` or `pruned-80s`; what stays whole is left out."""
+        sizes = {
+            "l": self.layers,
+            "h": self.heads % 100,
+            "w": self.width % 100,
+            "v": self.vocabulary,
+            "s": self.zeros,
+        }
         return "-".join(["pruned", *(f"{size}{letter}" for letter, size in sizes.items() if size)])
 
     @classmethod
@@ -44,12 +52,14 @@ class PruneSpec:
         spec = cls(**sizes)
         if not (0 < spec.heads <= 100 and 0 < spec.width <= 100):
             raise UsageError(f"student: {name}: expected 1 to 100 percent of heads and width")
+        if not 0 < sizes.get("zeros", 1) < 100:
+            raise UsageError(f"student: {name}: expected 1 to 99 percent of zeros, such as pruned-80s")
         return spec
 
     @property
     def is_trained(self) -> bool:
         """Tell whether something was lost that must be learnt again."""
-        return bool(self.layers or self.heads < 100 or self.width < 100 or self.vocabulary)
+        return bool(self.layers or self.heads < 100 or self.width < 100 or self.vocabulary or self.zeros)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,11 @@ class Choice:
     def name(self) -> str:
         parts = [self.student, *(["augmented"] if self.is_augmented else [])]
         return "+".join([*parts, *([f"rate{self.rate:g}"] if self.rate != 1.0 else [])])
+
+    @property
+    def is_pruned(self) -> bool:
+        """Tell whether the student is the teacher, pruned."""
+        return self.student.partition("-")[0] == "pruned"
 
 
 RATES = (0.5, 1.0, 2.0)

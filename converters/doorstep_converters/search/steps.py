@@ -108,7 +108,7 @@ class Steps:
 
     def build(self, choice: Choice) -> Output:
         """Make the untrained student, or the pruned teacher."""
-        if choice.student.startswith("pruned"):
+        if choice.is_pruned:
             return self._prune(PruneSpec.from_name(choice.student))
         spec, texts = StudentSpec.from_name(choice.student), self._texts()
         arguments = {
@@ -134,6 +134,8 @@ class Steps:
             "max_length": self._length(),
             "learning_rate": _RATE * choice.rate,
         }
+        if choice.is_pruned and (zeros := PruneSpec.from_name(choice.student).zeros):
+            options["zeros"] = zeros / 100
         arguments = {
             "student": str(student.folder / "checkpoint"),
             "taught": str(taught.folder),
