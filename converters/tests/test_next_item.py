@@ -22,8 +22,10 @@ from doorstep_converters.progress import Lines
 from doorstep_converters.tasks import find_craft, guess_task
 from doorstep_converters.tasks.next_item_data import read_sequences
 from doorstep_converters.tasks.next_item_judging import best_blend, cases_of, figures, followers_of
+from doorstep_converters.tasks.next_item_learning import Lessons, learn
 from doorstep_converters.tasks.next_item_model import SHAPES, NextItemConfig, NextItemModel
 from doorstep_converters.tasks.next_item_spectral import spectral_vectors
+from doorstep_converters.worker import Channel
 
 VARIANTS = ("onnx-fp32", "onnx-int8", "openvino-fp16", "tflite-fp16", "numpy-fp16")
 SHELVES = 4
@@ -282,3 +284,16 @@ def test_a_trained_checkpoint_is_one_that_transformers_loads_and_names_its_task(
     model = AutoModel.from_pretrained(folders[0])
     assert isinstance(model, NextItemModel)
     assert model.config.blend["decay"] > 0
+
+
+def test_spliced_histories_are_learnt_beside_those_there_are(tmp_path: Path) -> None:
+    options = {"kind": "static", "seed": 1, "epochs": 1.0, "learning_rate": None, "max_length": 8}
+    train = [[0, 1, 2, 3], [4, 5, 6, 7], [0, 2, 3, 1]]
+    lessons = Lessons(train, [([0, 1], 2)], [*train, [0, 1, 2]], 8)
+    channel = Channel(open(tmp_path / "log", "w", encoding="utf-8"))  # noqa: SIM115 -- as long as the test
+    plain = learn(lessons, options, None, channel)
+    more = learn(lessons, {**options, "spliced": 4.0}, None, channel)
+    again = learn(lessons, {**options, "spliced": 4.0}, None, channel)
+    assert not torch.equal(plain.model.items.weight, more.model.items.weight)
+    assert torch.equal(again.model.items.weight, more.model.items.weight)
+    assert np.array_equal(plain.transitions.weights, more.transitions.weights)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from doorstep.errors import UsageError
+from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.job import Job, Report, Training
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
@@ -32,6 +33,15 @@ def test_a_task_that_learns_from_no_teacher_says_so(task: str, encoder_only: Pat
 def test_a_task_that_knows_one_way_of_training_refuses_others(task: str, encoder_only: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"--finetune lora: {task} knows full"):
         _convert(str(encoder_only), tmp_path, tmp_path / "cache", task=task, training=Training(method="lora"))
+
+
+@pytest.mark.parametrize("task", [*UNTAUGHT, *ONE_WAY, "image-classification"])
+def test_a_task_that_makes_no_such_items_refuses_to_augment(task: str, encoder_only: Path, tmp_path: Path) -> None:
+    job = Job(
+        str(encoder_only), "x86-64-vnni", tmp_path, task=task, cache=tmp_path / "cache", augment=AugmentPlan(("typo",))
+    )
+    with pytest.raises(UsageError, match=f"--augment typo: {task} knows"):
+        convert(job, Lines())
 
 
 @pytest.mark.parametrize("training", [Training(teacher="new:cnn-16w-16f"), Training(method="head")])

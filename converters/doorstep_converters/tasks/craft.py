@@ -95,6 +95,8 @@ class Craft:
     """Ways of fine-tuning that `train` knows; None where whoever trains says so itself."""
     is_taught = False
     """Whether what is trained may learn from a teacher."""
+    transforms: tuple[str, ...] | None = ()
+    """Transforms of `augment.plan` that training can make more items by; None for all."""
 
     # What stands on disk
 
@@ -126,6 +128,10 @@ class Craft:
         if self.methods is not None and asked.method not in self.methods:
             known = " or ".join(self.methods)
             raise UsageError(f"--finetune {asked.method}: {self.task} knows {known} alone; leave it out")
+        made = job.augment.transforms if job.augment else ()
+        if self.transforms is not None and (unknown := [name for name in made if name not in self.transforms]):
+            known = f"{' and '.join(self.transforms)} alone" if self.transforms else "no augmentation"
+            raise UsageError(f"--augment {unknown[0]}: {self.task} knows {known}; leave it out")
 
     def learn(self, job: "Job", source: Checkpoint, data: Any, bench: "Workbench") -> Checkpoint:
         """Return `source`, or what training made of it where it has no head for this data."""

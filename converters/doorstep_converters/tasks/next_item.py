@@ -45,6 +45,7 @@ class NextItemCraft(RankedCraft):
 
     task = "next-item"
     is_taught = True
+    transforms = ("splice",)
 
     def find(self, job: "Job") -> Checkpoint:
         return own_checkpoint(job.checkpoint, self.task, KINDS)
@@ -63,6 +64,8 @@ class NextItemCraft(RankedCraft):
             alone = replace(job, training=replace(job.training, teacher=None))
             teacher = self.learn(alone, wanted, data, bench)
         options = {**asdict(job.training), "kind": source.model_type, "max_length": job.max_length or _LONGEST}
+        if job.augment is not None:
+            options["spliced"] = job.augment.copies
         output = self.run_training(bench, teacher, data, options, ("learnt", "items", "fields"))
         found = own_checkpoint(str(output.folder / "checkpoint"), self.task, KINDS)
         return replace(found, source=source.source)

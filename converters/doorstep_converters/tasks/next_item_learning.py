@@ -11,6 +11,7 @@ from doorstep.recommend.items import Blend
 from doorstep.recommend.transitions import Counting, Transitions, count_transitions
 from doorstep.search.vectors import unit
 from doorstep.tensors import Array
+from doorstep_converters.augment.mixing import splice_sequences
 from doorstep_converters.evaluation import thin
 from doorstep_converters.tasks.loop import Course, fit
 from doorstep_converters.tasks.next_item_judging import Case, Figures, best_blend, cases_of, figures, followers_of
@@ -55,7 +56,8 @@ def learn(lessons: Lessons, options: dict[str, Any], teacher: NextItemModel | No
     """Train on train, choose epoch and blend on dev, then learn dev's targets too.
 
     Args:
-        options: `kind`, `seed`, `epochs`, `learning_rate`, `max_length`.
+        options: `kind`, `seed`, `epochs`, `learning_rate`, `max_length`; `spliced`, histories made of two users' each
+            time, as a multiple of those there are (0 where it is missing).
     """
     torch.manual_seed(options["seed"])
     shape = SHAPES[options["kind"]]
@@ -69,7 +71,8 @@ def learn(lessons: Lessons, options: dict[str, Any], teacher: NextItemModel | No
     held_out = thin(lessons.dev, _JUDGED)
     epochs = round(options["epochs"] or _EPOCHS)
     course = Course(epochs, 1, options["learning_rate"] or 1e-3, 0.01, 0.03, options["seed"], patience=3)
-    first = fit(model, *_lesson(model, lessons.train, teacher), _judge(model, held_out, counted), course, channel)
+    train = _with_spliced(lessons.train, options)
+    first = fit(model, *_lesson(model, train, teacher), _judge(model, held_out, counted), course, channel)
     cases = _cases(model, held_out)
     blend = best_blend(cases, counted, config.max_length) if cases else Blend()
     found = {
@@ -80,7 +83,8 @@ def learn(lessons: Lessons, options: dict[str, Any], teacher: NextItemModel | No
     if lessons.dev:
         again = Course(_AGAIN, 1, (options["learning_rate"] or 1e-3) / 4, 0.01, 0.03, options["seed"])
         passes = iter(range(1, 1 + again.epochs))
-        fit(model, *_lesson(model, lessons.learnt, teacher), lambda: float(next(passes)), again, channel)
+        learnt = _with_spliced(lessons.learnt, options)
+        fit(model, *_lesson(model, learnt, teacher), lambda: float(next(passes)), again, channel)
         counted = count_transitions(lessons.learnt, lessons.items, COUNTING)
     return Learnt(model, counted, blend, {**first, **found})
 
@@ -96,6 +100,12 @@ def interests(model: NextItemModel, histories: Sequence[Sequence[int]]) -> Array
             )
             found.append(model(table[places], mask).numpy())
     return unit(np.concatenate(found)) if found else np.zeros((0, model.config.dimensions), np.float32)
+
+
+def _with_spliced(sequences: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
+    """Add histories that begin as one user's and end as another's; what follows what is counted without them."""
+    count = round(options.get("spliced", 0.0) * len(sequences))
+    return [*sequences, *splice_sequences(sequences, count, options["seed"])]
 
 
 def _start(lessons: Lessons, teacher: NextItemModel | None, config: NextItemConfig, seed: int) -> Array:

@@ -38,6 +38,7 @@ class TextClassification(Craft):
     parity_job = "doorstep_converters.parity:answer"
     methods = None
     is_taught = True
+    transforms = None
 
     def find(self, job: "Job") -> Checkpoint:
         return find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
