@@ -187,6 +187,24 @@ def test_a_bundle_gives_the_vectors_of_the_folder_at_the_length_it_says(
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
+@pytest.mark.slow
+def test_short_names_of_products_make_a_bundle_whatever_long_probes_lose(
+    encoder: Path, cache: Path, tmp_path: Path
+) -> None:
+    folder = _folder(encoder, tmp_path / "it", [("Pooling", {FLAGS["mean"]: True}), ("Normalize", {})])
+    reads = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**reads, "model_max_length": 128}))
+    (tmp_path / "names.csv").write_text("text,split\ntea,train\nlamp,train\nshoes,dev\nmilk,test\n")
+    job = Job(
+        str(folder), "x86-64", tmp_path, task="sentence-similarity", cache=cache, variants=("onnx-fp32",),
+        bound=Bound(), data=tmp_path / "names.csv",
+    )  # fmt: skip
+    report = convert(job, Lines())
+    assert report.manifest is not None
+    assert report.manifest.options["max_length"] < 128
+    assert {c.plan.name: c.failure for c in report.candidates} == {"onnx-fp32": ""}
+
+
 @pytest.mark.parametrize(
     "kinds",
     [("Pooling", "Normalize", "Dense"), ("Pooling", "Pooling"), ("Dense", "Pooling"), ("Normalize", "Pooling")],
