@@ -118,3 +118,35 @@ def test_what_a_search_found_is_read_again_and_put_in_order() -> None:
     done = subprocess.run([sys.executable, HERE / "ranking/ranking.py"], capture_output=True, text=True, check=True)
     found = [line.rpartition(" → ")[2].strip() for line in done.stdout.splitlines()]
     assert found == ["camera", "手机 壳", "kettle cable"]
+
+
+@pytest.mark.slow
+def test_what_is_ordered_how_much_and_which_size_is_found_in_an_order() -> None:
+    done = subprocess.run([sys.executable, HERE / "slots/slots.py"], capture_output=True, text=True, check=True)
+    first, second, third = (line.rpartition(" → ")[2] for line in done.stdout.splitlines())
+    assert first == "amount: three, size: large, product: hiking boots"
+    assert second == "size: small, product: rain jacket"
+    assert third == "nothing ordered"
+
+
+@pytest.mark.slow
+def test_products_like_a_product_are_found() -> None:
+    done = subprocess.run([sys.executable, HERE / "similar/similar.py"], capture_output=True, text=True, check=True)
+    pairs = dict(line.split(" → ") for line in done.stdout.splitlines())
+    assert len(pairs) == 8
+    assert pairs["oat milk, organic"] == "soy drink without sugar"
+    assert all(pairs[pairs[name]] == name for name in pairs)
+
+
+@pytest.mark.slow
+def test_products_that_a_network_never_saw_are_found_by_a_photo() -> None:
+    done = subprocess.run([sys.executable, HERE / "photo/find_by_photo.py"], capture_output=True, text=True, check=True)
+    found = [line.removeprefix("a photo of ").split(" → ") for line in done.stdout.splitlines()]
+    assert [one == other for one, other in found] == [True] * 3
+
+
+@pytest.mark.slow
+def test_the_number_that_was_keyed_in_is_written_down() -> None:
+    done = subprocess.run([sys.executable, HERE / "keys/keys.py"], capture_output=True, text=True, check=True)
+    written = [line.partition(", from ")[0].removeprefix("keyed in ").split(" → ") for line in done.stdout.splitlines()]
+    assert [one == other for one, other in written] == [True] * 3

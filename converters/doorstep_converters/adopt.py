@@ -27,7 +27,7 @@ from doorstep_converters.golden_items import record_golden
 from doorstep_converters.pack import ENTRIES, REQUIRES, check_order
 
 _RUNTIMES = {".onnx": "onnx", ".tflite": "tflite", ".xml": "openvino"}
-TASKS = ("text-classification", "image-classification", "tensors")
+TASKS = ("text-classification", "image-classification", "image-feature-extraction", "tensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,9 @@ def _options(
 ) -> dict[str, Any]:
     if adoption.task == "tensors":
         return dict(adoption.options)
+    if adoption.task == "image-feature-extraction":
+        _require_vector(outputs)
+        return {**_shown(adoption, inputs), **adoption.options}
     if adoption.labels is None:
         raise UsageError(
             f"{adoption.task}: the names of the classes are not in the file; give them with --labels labels.txt"
@@ -138,12 +141,26 @@ def _options(
         length = inputs[0].shape[-1]
         limit = length if isinstance(length, int) else adoption.options.get("max_length", 128)
         return {"labels": labels, "max_length": limit, **adoption.options}
-    picture = _picture_options(inputs)
+    return {"labels": labels, **_shown(adoption, inputs), **adoption.options}
+
+
+def _require_vector(outputs: tuple[TensorSpec, ...]) -> None:
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        shown = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
+        raise ConversionError(
+            f"outputs: expected one vector a picture [batch, dimensions], got {shown}; export the model with its "
+            "pooling, and with that output alone"
+        )
+
+
+def _shown(adoption: Adoption, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    """Return how pictures are shown to the model."""
+    picture = _picture_options(inputs, adoption)
     _require_scale(adoption, inputs)
-    return {"labels": labels, **picture, **adoption.options}
+    return picture
 
 
-def _picture_options(inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+def _picture_options(inputs: tuple[TensorSpec, ...], adoption: Adoption) -> dict[str, Any]:
     """Read layout and size from the one input [batch, …]."""
     shape = inputs[0].shape
     if len(inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
@@ -152,16 +169,16 @@ def _picture_options(inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     layout = "NHWC" if shape[3] == 3 else "NCHW"
     height, width = shape[1:3] if layout == "NHWC" else shape[2:4]
     if not isinstance(height, int) or not isinstance(width, int):
-        raise UsageError(
-            "image-classification: the file leaves the size open; give it with --option width=224 height=224"
-        )
+        if {"width", "height"} <= adoption.options.keys():
+            return {"layout": layout}
+        raise UsageError(f"{adoption.task}: the file leaves the size open; give it with --option width=224 height=224")
     return {"layout": layout, "height": height, "width": width}
 
 
 def _require_scale(adoption: Adoption, inputs: tuple[TensorSpec, ...]) -> None:
     if inputs[0].dtype.startswith("float") and "scale" not in adoption.options:
         raise UsageError(
-            f"image-classification: {inputs[0].name} takes {inputs[0].dtype}, and how pixels 0 to 255 become that is "
+            f"{adoption.task}: {inputs[0].name} takes {inputs[0].dtype}, and how pixels 0 to 255 become that is "
             "not in the file; give it with --option scale=0.00392157 (0 to 1), and mean=… std=… if they were used"
         )
 

@@ -47,7 +47,7 @@ def record_golden(folder: Path, head: Manifest, run: Run, samples: Sequence[Path
 def _items(folder: Path, task: str, inputs: Sequence[TensorSpec], samples: Sequence[Path]) -> list[Any]:
     if task == "text-classification":
         return [line for path in samples for line in _lines(path)][:16] or list(SENTENCES)
-    if task == "image-classification":
+    if task in ("image-classification", "image-feature-extraction"):
         return [_keep(folder, path) for path in samples[:16]] or [_picture(folder, n) for n in range(_PICTURES)]
     generator = np.random.default_rng(_SEED)
     return [{spec.name: _numbers(generator, spec) for spec in inputs} for _ in range(_PICTURES)]

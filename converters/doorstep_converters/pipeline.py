@@ -82,7 +82,8 @@ def require_bundle(report: Report) -> None:
         ParityError: no variant answers like the checkpoint; each one's reason is in the message.
     """
     if report.bundle is None:
-        reasons = "; ".join(f"{candidate.plan.name}: {candidate.failure}" for candidate in report.candidates)
+        failures = {candidate.plan.name: candidate.failure for candidate in report.candidates} or report.excluded
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise ParityError(f"no variant survived, so there is no bundle: {reasons}")
 
 

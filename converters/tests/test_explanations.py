@@ -40,7 +40,8 @@ from doorstep_converters.students.build import build_student
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks import find_craft
 from doorstep_converters.tasks.explained import faithfulness_note
-from doorstep_converters.tasks.tabular_classification import adds_up, read_table, save_estimator
+from doorstep_converters.tasks.tabular_classification import read_table, save_estimator
+from doorstep_converters.tasks.tabular_classification_estimator import adds_up
 from doorstep_converters.variants import Workbench
 
 LABELS = ("buy", "return", "ask", "complain")

@@ -68,7 +68,7 @@ def reviews(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sets_of_labels_are_given_alike_by_every_engine(
     checkpoint: Path, reviews: Path, cache: Path, tmp_path: Path
 ) -> None:
-    variants = ("onnx-fp32", "numpy-fp16")
+    variants = ("onnx-fp32", "openvino-fp16", "tflite-fp16", "numpy-fp16")
     report = convert(
         Job(str(checkpoint), "x86-64-vnni", tmp_path, data=reviews, variants=variants, cache=cache), Lines()
     )
@@ -82,8 +82,10 @@ def test_sets_of_labels_are_given_alike_by_every_engine(
     assert report.manifest.options["thresholds"].keys() == set(LABELS)
     assert any(abs(value - 0.5) > 0.05 for value in report.manifest.options["thresholds"].values())
     rows = [json.loads(line) for line in (reviews / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    for variant in variants:
+        with Predictor.load(report.bundle or "", variant=variant, strict=True) as predictor:
+            assert compare(predictor, load_golden(predictor.bundle)) == [], variant
     with Predictor.load(report.bundle or "", variant="onnx-fp32", strict=True) as predictor:
-        assert compare(predictor, load_golden(predictor.bundle)) == []
         found = [set(result.labels) for result in predictor.predict_many([row["text"] for row in rows])]
         right = [set(row["label"]) for row in rows]
         assert np.mean([one == other for one, other in zip(found, right, strict=True)]) > 0.85

@@ -16,14 +16,14 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from doorstep import Predictor
-from doorstep.errors import CheckpointError, DataError, InputError, UsageError
+from doorstep.errors import CheckpointError, DataError, InputError, ParityError, UsageError
 from doorstep.golden import compare, load_golden
 from doorstep.manifest import Measured
 from doorstep.tasks.search import add_products
 from doorstep_converters.data import Columns
 from doorstep_converters.job import Candidate, Job, Report
 from doorstep_converters.parity import Bound
-from doorstep_converters.pipeline import convert
+from doorstep_converters.pipeline import convert, require_bundle
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe import VariantPlan
 from doorstep_converters.report import summary, to_plain, write_report
@@ -220,7 +220,7 @@ def test_sentence_vectors_agree_in_every_engine(sentences: Path, cache: Path, tm
 def test_a_catalogue_is_searched_in_every_engine_and_grows(
     sentences: Path, shop: Path, cache: Path, tmp_path: Path
 ) -> None:
-    variants = ("onnx-fp32", "openvino-fp16")
+    variants = ("onnx-fp32", "openvino-fp16", "tflite-fp16", "numpy-fp16")
     report = _convert(str(sentences), tmp_path, cache, task="search", data=shop, variants=variants, max_length=32)
     _answers_its_golden_examples(report, variants)
     with Predictor.load(report.bundle or "") as predictor:
@@ -266,6 +266,23 @@ def test_tables_are_learnt_and_answered(
     assert "deleting the fields that `explain` ranks highest" in card
     ranked, shuffled = map(float, re.search(r"best label (\S+) of its .* random ones (\d\.\d+)", card).groups())  # type: ignore[union-attr]
     assert ranked > shuffled
+
+
+@pytest.mark.slow
+def test_a_report_says_of_every_engine_that_cannot_run_trees_why(visits: Path, cache: Path, tmp_path: Path) -> None:
+    engines = ("onnx", "openvino", "tflite", "numpy")
+    job = {"task": "tabular-classification", "data": visits, "columns": Columns(label="bought")}
+    report = _convert("new:trees", tmp_path, cache, variants=engines, **job)
+    assert [candidate.plan.name for candidate in report.candidates] == ["onnx-fp32"]
+    plain = json.loads(write_report(report, tmp_path).with_suffix(".json").read_text(encoding="utf-8"))
+    assert {name.partition("-")[0] for name in plain["excluded"]} == set(engines)
+    assert all("trees run in ONNX Runtime alone" in reason for reason in plain["excluded"].values())
+    assert {f"not tried  {name}: {reason}" for name, reason in plain["excluded"].items()} <= set(
+        summary(report).splitlines()
+    )
+    alone = _convert("new:trees", tmp_path / "alone", cache, variants=("tflite",), **job)
+    with pytest.raises(ParityError, match="tflite-fp16: trees run in ONNX Runtime alone"):
+        require_bundle(alone)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ def _option(text: str) -> tuple[str, Any]:
         raise UsageError(f"--option: expected NAME=VALUE, got {text!r}")
     if "," in value:
         return name, [float(part) for part in value.split(",")]
+    if value in ("true", "false"):
+        return name, value == "true"
     for kind in (int, float):
         try:
             return name, kind(value)

@@ -58,5 +58,30 @@ def convert_any(model: Exportable, lengths: list[int], path: Path) -> None:
     converter: Any = litert_torch
     for length in lengths:
         feeds = model.example(1, length, is_narrow=True)
+        _over_places(model.module, feeds)
         converter = converter.signature(signature(1, length), model.module, sample_kwargs=feeds)
     converter.convert().export(str(path))
+
+
+class _OverPlaces(torch.nn.Linear):
+    """A dense layer over each place of a picture, as a convolution: LiteRT's converter multiplies no four axes."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 -- as the base class calls it
+        filters = self.weight[:, :, None, None]  # [out, in, 1, 1]
+        found = torch.nn.functional.conv2d(input.permute(0, 3, 1, 2), filters, self.bias)
+        return found.permute(0, 2, 3, 1)
+
+
+def _over_places(module: torch.nn.Module, feeds: dict[str, torch.Tensor]) -> None:
+    """Change the dense layers that these feeds reach with four axes (ConvNeXt's)."""
+
+    def look(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].dim() == 4:
+            layer.__class__ = _OverPlaces
+
+    layers = [layer for layer in module.modules() if type(layer) is torch.nn.Linear]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    with torch.no_grad():
+        module(*feeds.values())
+    for hook in hooks:
+        hook.remove()

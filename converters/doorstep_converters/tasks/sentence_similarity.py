@@ -87,8 +87,9 @@ class SentenceCraft(TextCraft):
     def answer_texts(
         self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]
     ) -> list[dict[str, float]]:
-        vectors = self.encode(folder, tokenizer, [self.text_read(item, plan["options"]) for item in items], plan)
-        return flat_vectors(vectors)
+        texts = [self.text_read(item, plan["options"]) for item in items]
+        kept = {**plan, "max_length": plan["options"]["max_length"]}  # else long probes would fail short product names
+        return flat_vectors(self.encode(folder, tokenizer, texts, kept))
 
     def encode(self, folder: Path, tokenizer: Any, texts: Sequence[str], plan: dict[str, Any]) -> Array:
         """Return the checkpoint's vectors [texts, dimensions] float32 (worker)."""

@@ -1,6 +1,7 @@
 """What a sentence-transformers folder says of the way from tokens to a vector."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from doorstep.errors import CheckpointError
 
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
 PROMPTS = "config_sentence_transformers.json"
+_VECTOR = "sentence_embedding"
+_STEPS = re.compile("(Transformer)?(Pooling)?(Dense)*(Normalize)?")
+# In the order in which sentence-transformers sets the vectors side by side, whatever the order in the file.
 POOLING = {
     "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
@@ -37,7 +41,7 @@ def read_recipe(folder: Path) -> Recipe:
     """Read `modules.json` and what it names; a folder without it is pooled by the mean and normalized.
 
     Raises:
-        CheckpointError: a module or a pooling that doorstep does not know.
+        CheckpointError: a module, an order of modules or a pooling that doorstep does not know.
     """
     if not (folder / "modules.json").is_file():
         return Recipe()
@@ -47,18 +51,25 @@ def read_recipe(folder: Path) -> Recipe:
     ]
     if unknown := [kind for kind, _ in modules if kind not in _KNOWN]:
         raise CheckpointError(f"{folder}: expected modules {', '.join(_KNOWN)}, got {', '.join(unknown)}")
-    pooling: tuple[str, ...] = ("mean",)
-    for kind, path in modules:
-        if kind == "Pooling":
-            plain = _json(folder / path / "config.json")
-            wanted = [name for key, name in POOLING.items() if plain.get(key)]
-            if isinstance(plain.get("pooling_mode"), str):
-                wanted = [plain["pooling_mode"]]
-            if not wanted or not set(wanted) <= set(POOLING.values()) or plain.get("include_prompt") is False:
-                raise CheckpointError(f"{folder}: its pooling is none of {', '.join(POOLING.values())}, with prompts")
-            pooling = tuple(wanted)
+    if not _STEPS.fullmatch("".join(kind for kind, _ in modules)):
+        got = ", ".join(kind for kind, _ in modules)
+        raise CheckpointError(f"{folder}: expected one Pooling, then Dense layers, then Normalize, got {got}")
+    poolings = [_pooling(folder / path) for kind, path in modules if kind == "Pooling"]
     dense = tuple(path for kind, path in modules if kind == "Dense")
-    return Recipe(pooling, dense, any(kind == "Normalize" for kind, _ in modules))
+    return Recipe(poolings[0] if poolings else ("mean",), dense, any(kind == "Normalize" for kind, _ in modules))
+
+
+def _pooling(folder: Path) -> tuple[str, ...]:
+    """Read which poolings a folder names: by a flag each, or by a name or a list of names under `pooling_mode`."""
+    plain = _json(folder / "config.json")
+    names = plain.get("pooling_mode")
+    if names is None:
+        names = [name for key, name in POOLING.items() if plain.get(key)]
+    listed = [names] if isinstance(names, str) else list(names)
+    wanted = tuple(str(name).removesuffix("_tokens") for name in listed)
+    if not wanted or not set(wanted) <= set(POOLING.values()) or plain.get("include_prompt") is False:
+        raise CheckpointError(f"{folder}: its pooling is none of {', '.join(POOLING.values())}, with prompts")
+    return wanted
 
 
 def read_prompts(folder: Path) -> dict[str, Any]:
@@ -78,7 +89,11 @@ def load_dense(folder: Path) -> Any:
     from torch import nn
 
     plain = _json(folder / "config.json")
-    activation = str(plain.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
+    if plain.get("use_residual") or plain.get("module_input_name", _VECTOR) != _VECTOR:
+        raise CheckpointError(f"{folder}: expected a layer on the {_VECTOR}, without a residual; got {plain!s:.200}")
+    if not (folder / "model.safetensors").is_file():
+        raise CheckpointError(f"{folder}: no model.safetensors; load and save the folder with sentence-transformers")
+    activation = str(plain.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     if activation not in ("Identity", "Tanh", "ReLU", "GELU"):
         raise CheckpointError(f"{folder}: expected Identity, Tanh, ReLU or GELU behind the layer, got {activation}")
     layer = nn.Linear(plain["in_features"], plain["out_features"], bias=plain.get("bias", True))

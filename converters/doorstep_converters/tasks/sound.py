@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 INPUTS = (TensorSpec("waveform", "float32", ("batch", "samples")), TensorSpec("lengths", "int64", ("batch",)))
 _HIGHEST_RATE = 16_000  # of a network that is trained here; speech has little above half of it
 _SECONDS = 10.0
+_FRAME_SECONDS = 0.02  # from one frame of a new network to the next
+_PROCESSOR = "preprocessor_config.json"
 
 
 class SoundCraft(Craft):
@@ -77,10 +80,33 @@ class SoundCraft(Craft):
             teacher = self.learn(plain, self.find(plain), data, bench)
             if list(teacher.labels or ()) != list(names):
                 raise CheckpointError(f"{job.training.teacher}: this teacher does not know the data's labels alone")
+            self._check_teacher(job.training.teacher, teacher.folder, source, options)
             options |= {"teacher": str(teacher.folder.resolve()), "teacher_digest": teacher.digest}
         output = self.run_training(bench, None if source.is_new else source, data, options)
         trained = self.find(replace(job, checkpoint=str(output.folder / "checkpoint")))
         return replace(trained, source=source.source, licence=source.licence)
+
+    def _check_teacher(self, name: str, teacher: Path, student: Checkpoint, options: dict[str, Any]) -> None:
+        """Refuse a teacher that hears other samples, or whose answers stand at other times, than the student's."""
+        from doorstep_converters.tasks.sound_graph import blank_of_folder, frame_seconds, rate_of_folder
+
+        if (rate := rate_of_folder(teacher)) != options["rate"]:
+            raise CheckpointError(
+                f"{name}: expected a teacher that reads {options['rate']} samples a second, as the student does, got "
+                f"{rate}; give recordings of {rate} samples a second, or a teacher trained on these"
+            )
+        if not self.is_ctc:
+            return
+        seconds = _FRAME_SECONDS if student.is_new else frame_seconds(student.folder)
+        if abs(frame_seconds(teacher) - seconds) > 1e-6:
+            raise CheckpointError(
+                f"{name}: expected a teacher with a frame every {seconds:g} s, as the student has, got "
+                f"{frame_seconds(teacher):g} s; take another teacher, or train without one"
+            )
+        if (blank := blank_of_folder(teacher)) != options["blank"]:
+            raise CheckpointError(
+                f"{name}: expected class {options['blank']} as the blank of its CTC head, got {blank}"
+            )
 
     def names(self, data: SoundData) -> tuple[list[str], int]:
         """Return the classes of a head for this data, and which of them is the blank."""
@@ -154,6 +180,8 @@ class SoundCraft(Craft):
         from doorstep_converters.tasks.sound_train import train_sound
 
         figures = train_sound(out, channel, checkpoint, data, options)
+        if checkpoint is not None and (checkpoint / _PROCESSOR).is_file():
+            shutil.copyfile(checkpoint / _PROCESSOR, out / _PROCESSOR)  # the new head hears what the old one did
         self.write_processor(out, options)
         return figures
 

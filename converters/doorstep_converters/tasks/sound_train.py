@@ -93,7 +93,13 @@ def train_sound(out: Path, channel: "Channel", checkpoint: Path | None, data: An
 
 
 def distance(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return how far softened answers [..., classes] are from a teacher's (Kullback and Leibler's divergence)."""
+    """Return how far softened answers [..., classes] are from a teacher's (Kullback and Leibler's divergence).
+
+    Networks of one step may see a frame more or less of the end; what both have is compared.
+    """
+    if logits.dim() == 3:  # [batch, frames, tokens]
+        frames = min(logits.shape[1], wanted.shape[1])
+        logits, wanted = logits[:, :frames], wanted[:, :frames]
     found = torch.log_softmax(logits / _HEAT, dim=-1).flatten(0, -2)
     target = torch.softmax(wanted / _HEAT, dim=-1).flatten(0, -2)
     return nn.functional.kl_div(found, target, reduction="batchmean") * _HEAT**2

@@ -5,8 +5,7 @@ makes a checkpoint of any fitted classifier that skl2onnx converts.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.recipe import NEEDS_CALIBRATION, VariantPlan
 from doorstep_converters.tasks.craft import Answered, Craft, calibration_items
 from doorstep_converters.tasks.explained import faithfulness_note
+from doorstep_converters.tasks.tabular_classification_estimator import save_estimator, write_config
 from doorstep_converters.tasks.tabular_classification_training import Table, load_net, train_net
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from doorstep_converters.variants import Trial, Workbench
     from doorstep_converters.worker import Channel
 
+__all__ = ["CRAFT", "read_table", "save_estimator"]
+
 KINDS = ("trees", "mlp")
 _LABELS = ("label", "target", "class", "y")
 _MOST_CATEGORIES, _FEW_NUMBERS, _QUANTILES = 1000, 12, 33
 _MEMBERS = 8  # boosted models that vote, each with its own share of rows and fields
-_SAME = 1e-4
-_TRIED, _ADDED = 50, 1e-3  # rows on which a model is tried for being linear, and how far it may be off
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class TabularCraft(Craft):
 
     def refusal(self, plan: VariantPlan, checkpoint: Checkpoint) -> str:
         if checkpoint.model_type == "trees" and plan.name != "onnx-fp32":
-            return "trees run in ONNX Runtime alone, and have no weights to quantize"
+            return "trees run in ONNX Runtime alone, as pipelines of scikit-learn do, and have no weights to quantize"
         if plan.recipe in NEEDS_CALIBRATION:
             return "activations of a few fields gain nothing from int8"
         return ""
@@ -173,7 +173,7 @@ class TabularCraft(Craft):
         table = Table(fields, labels, rows, truth, data["train"])
         teacher = Path(options["teacher"]) if options["teacher"] else None
         shape, figures = train_net(out, channel, table, teacher, options)
-        _write_config(out, "mlp", fields, labels, False, {"net": shape})
+        write_config(out, "mlp", fields, labels, False, {"net": shape})
         return figures
 
     def _probabilities(self, folder: Path, feeds: dict[str, Array]) -> Array:
@@ -203,83 +203,6 @@ def boosted(fields: Sequence[Field], seed: int) -> Any:
     return VotingClassifier(
         [(f"m{number}", member(number)) for number in range(_MEMBERS)], voting="soft", flatten_transform=False
     )
-
-
-@contextmanager
-def _leaves_in_whole_numbers() -> Iterator[None]:
-    """Give onnx 0 where skl2onnx 1.20 marks a leaf of histogram trees with False: onnx 1.23 takes no boolean for it."""
-    from skl2onnx.common import tree_ensemble
-
-    add_node = tree_ensemble.add_node
-
-    def add(*arguments: Any, nodes_missing_value_tracks_true: Any = 0, **more: Any) -> None:
-        add_node(*arguments, nodes_missing_value_tracks_true=int(nodes_missing_value_tracks_true), **more)
-
-    tree_ensemble.add_node = add
-    try:
-        yield
-    finally:
-        tree_ensemble.add_node = add_node
-
-
-def save_estimator(estimator: Any, fields: Sequence[Field], labels: Sequence[str], sample: Array, folder: Path) -> None:
-    """Write a fitted scikit-learn classifier as a checkpoint: its graph by skl2onnx, its fields and labels as JSON.
-
-    Args:
-        estimator: fitted on rows of `TabularEncoder.encode(item)["features"]`, with classes 0 to n - 1.
-        sample: [rows, features] float32 on which graph and estimator must agree.
-
-    Raises:
-        CheckpointError: skl2onnx cannot convert it, or the graph answers otherwise.
-    """
-    import onnxruntime
-    from skl2onnx import to_onnx
-
-    try:
-        with _leaves_in_whole_numbers():
-            model = to_onnx(estimator, sample[:1].astype(np.float32), options={id(estimator): {"zipmap": False}},
-                            target_opset={"": 18, "ai.onnx.ml": 3})  # fmt: skip
-    except Exception as error:
-        raise CheckpointError(f"{type(estimator).__name__}: skl2onnx cannot convert it ({error!s:.200})") from error
-    del model.graph.output[0]  # the label; probabilities say it too
-    model.graph.input[0].name, old = "features", model.graph.input[0].name
-    model.graph.output[0].name, old_output = "probabilities", model.graph.output[0].name
-    for node in model.graph.node:
-        node.input[:] = ["features" if name == old else name for name in node.input]
-        node.output[:] = ["probabilities" if name == old_output else name for name in node.output]
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    got = session.run(["probabilities"], {"features": sample.astype(np.float32)})[0]
-    distance = float(np.abs(got - estimator.predict_proba(sample)).max())
-    if not distance <= _SAME:
-        raise CheckpointError(f"{type(estimator).__name__}: its graph differs by {distance:.3g} from what it predicts")
-    is_linear = adds_up(lambda rows: np.asarray(session.run(["probabilities"], {"features": rows})[0]), sample)
-    _write_config(folder, "trees", fields, labels, True, {"is_linear": is_linear})
-
-
-def adds_up(answer: Callable[[Array], Array], sample: Array) -> bool:
-    """Tell whether every field adds to the log-odds whatever the others are, and may be missing: a linear model.
-
-    Args:
-        answer: rows [rows, features] float32 to probabilities [rows, classes].
-        sample: rows it is tried on, the first 50.
-    """
-    rows = sample[:_TRIED].astype(np.float32)
-    fields = range(rows.shape[1])
-
-    def odds(*gone: int) -> Array:
-        left = rows.copy()
-        left[:, list(gone)] = np.nan
-        told: Array = np.log(np.maximum(answer(left).astype(np.float64), 1e-12))  # [rows, classes]
-        return told - told.mean(axis=1, keepdims=True)
-
-    whole = odds()
-    shares = [whole - odds(field) for field in fields]  # each [rows, classes]
-    for gone in (fields, fields[::2], fields[1::2]):
-        left = whole - sum((shares[field] for field in gone), np.zeros_like(whole))
-        if not (np.abs(left - odds(*gone)) <= _ADDED * np.maximum(1.0, np.abs(whole))).all():
-            return False
-    return True
 
 
 def read_table(records: Records, label: str | None) -> TabularData:
@@ -353,16 +276,6 @@ def _field(plain: dict[str, Any]) -> Field:
 def _config(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
-
-
-def _write_config(
-    folder: Path, kind: str, fields: Sequence[Field], labels: Sequence[str], is_probability: bool, extra: dict[str, Any]
-) -> None:
-    plain = {
-        "doorstep_task": "tabular-classification", "kind": kind, "fields": [field._asdict() for field in fields],
-        "labels": list(labels), "is_probability": is_probability, **extra,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(plain, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 CRAFT = TabularCraft()
