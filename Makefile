@@ -68,8 +68,14 @@ browser: ## Chromium and Chinese fonts for the page's tests; where they cannot b
 	@command -v chromium >/dev/null || { test $$(id -u) = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; } \
 		|| echo 'the tests of the page need Chromium; run: sudo apt-get install chromium fonts-noto-cjk' >&2
 
-test: $(INSTALLED) browser ## every test
-	$(BIN)/python -m pytest
+test: $(INSTALLED) browser ## every test, in two halves at once
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-workshop test-devices
+
+test-workshop: $(INSTALLED) ## tests of the converters
+	$(BIN)/python -m pytest converters/tests
+
+test-devices: $(INSTALLED) ## tests of sdk and runtimes, boards and examples
+	$(BIN)/python -m pytest sdk/tests runtimes/tests examples device_tests
 
 convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…] [BUDGET=…]: checkpoint → bundle
 	@test -n "$(TARGET)" || { echo 'name a target: make convert TARGET=arm64 (or x86-64, x86-64-vnni, arm64-dotprod, armv7)' >&2; exit 2; }

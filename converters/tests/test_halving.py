@@ -11,7 +11,7 @@ from doorstep_converters.progress import Lines
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.run import Found, search
 
-STUDENTS = ("static-16w-200v", "static-8w-200v", "static-12w-200v", "static-10w-200v")
+STUDENTS = ("static-16w-200v", "static-8w-200v", "static-12w-200v")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def found(
     return search(
         Order(
             job, parse_budget("drop<=100"), students=STUDENTS, augmented=(False,), rungs=(2, 6),
-            trials=len(STUDENTS) + 3, variants=("onnx-int8-weights",), refined=("numpy-int8-weights",),
+            trials=len(STUDENTS) + 2, variants=("onnx-int8-weights",), refined=("numpy-int8-weights",),
         ),
         Lines(),
     )  # fmt: skip
