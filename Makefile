@@ -33,7 +33,7 @@ CONVERT_ARGS += --name shopper_intents --max-length 64 --display-names $(EXAMPLE
 endif
 endif
 
-.PHONY: help install check cost browser test convert boards device predict bench fleet-sweep fleet-bugs tuf-conformance fuzz image examples schema clean
+.PHONY: help install check cost browser test test-workshop test-devices convert boards device predict bench fleet-sweep fleet-bugs tuf-conformance fuzz image examples schema clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -69,13 +69,13 @@ browser: ## Chromium and Chinese fonts for the page's tests; where they cannot b
 		|| echo 'the tests of the page need Chromium; run: sudo apt-get install chromium fonts-noto-cjk' >&2
 
 test: $(INSTALLED) browser ## every test, in two halves at once
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-workshop test-devices
+	$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-workshop test-devices
 
 test-workshop: $(INSTALLED) ## tests of the converters
-	$(BIN)/python -m pytest converters/tests
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest converters/tests
 
 test-devices: $(INSTALLED) ## tests of sdk and runtimes, boards and examples
-	$(BIN)/python -m pytest sdk/tests runtimes/tests examples device_tests
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest sdk/tests runtimes/tests examples device_tests
 
 convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…] [BUDGET=…]: checkpoint → bundle
 	@test -n "$(TARGET)" || { echo 'name a target: make convert TARGET=arm64 (or x86-64, x86-64-vnni, arm64-dotprod, armv7)' >&2; exit 2; }
