@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from doorstep_converters.probes import PROBES, SENTENCES
+from doorstep_converters.students.vocabulary import train_word_pieces
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it
 
@@ -42,10 +43,7 @@ def _wordpiece() -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(
-        [*PROBES, *SENTENCES], trainers.WordPieceTrainer(vocab_size=400, special_tokens=_SPECIAL)
-    )
-    return tokenizer
+    return train_word_pieces(tokenizer, [*PROBES, *SENTENCES], 400, characters=1000, special=_SPECIAL)
 
 
 def _bpe() -> Tokenizer:

@@ -26,7 +26,12 @@ from doorstep_converters.students.fake_quant import Bits, finish_rounding, start
 from doorstep_converters.students.relations import relation_loss
 from doorstep_converters.students.space import principal, rareness
 from doorstep_converters.students.spec import LADDER, StudentSpec
-from doorstep_converters.students.vocabulary import character_tokenizer, cut_tokenizer, student_tokenizer
+from doorstep_converters.students.vocabulary import (
+    character_tokenizer,
+    cut_tokenizer,
+    student_tokenizer,
+    tagger_tokenizer,
+)
 from doorstep_converters.tokenizer import load_tokenizer
 
 LABELS = ("buy", "return", "ask", "complain")
@@ -264,3 +269,14 @@ def test_every_engine_answers_like_the_student(
         figures and figures.max_abs_error is not None and figures.max_abs_error < 0.01 for figures in found.values()
     )
     assert json.loads((report.bundle / "manifest.json").read_text(encoding="utf-8"))["options"]["max_length"] == 32
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("is_chinese", [False, True])
+def test_the_same_texts_give_the_same_tokenizer(kind: str, is_chinese: bool, make_tokenizer: Any) -> None:
+    thing = ("红色的鞋子", "咖啡杯", "雨伞") if is_chinese else ("red shoes", "a coffee mug", "an umbrella")
+    texts = [f"{number} {thing[number % 3]} {chr(97 + number % 26)}{chr(99 + number % 20)}" for number in range(200)]
+    teacher = make_tokenizer(kind)
+    students = {student_tokenizer(teacher, texts, 120).backend_tokenizer.to_str() for _ in range(4)}
+    taggers = {tagger_tokenizer(texts, 120).backend_tokenizer.to_str() for _ in range(4)}
+    assert (len(students), len(taggers)) == (1, 1)

@@ -19,7 +19,7 @@ _ALONE = (
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003fffd]|\\p{So}|\\p{Sk}"
 )
-_DIGITS = 3  # of a piece's log probability; more change no cut and fill the file
+_DIGITS = 2  # of a piece's log probability: the trainer's own sums differ behind them from one time to the next
 
 
 def student_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
@@ -48,9 +48,7 @@ def tagger_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast
     made.normalizer = normalizers.Sequence([normalizers.NFKC(), plain])
     words = pre_tokenizers.BertPreTokenizer()
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_ALONE), "isolated"), words])
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL), limit_alphabet=size // 2)
-    made.train_from_iterator(texts, trainer)
-    return _wrapped(made)
+    return _wrapped(train_word_pieces(made, texts, size, size // 2))
 
 
 def cut_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> tuple[Any, list[int]]:
@@ -126,7 +124,9 @@ def _pieces(texts: Sequence[str], size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(_of_frequent_characters(texts, tokenizer.normalizer, size // 2), trainer)
     state = json.loads(tokenizer.to_str())
-    state["model"]["vocab"] = [[token, round(score, _DIGITS)] for token, score in state["model"]["vocab"]]
+    special = len(_SPECIAL)
+    rounded = [[token, round(score, _DIGITS)] for token, score in state["model"]["vocab"]]
+    state["model"]["vocab"] = [*rounded[:special], *sorted(rounded[special:], key=lambda pair: (-pair[1], pair[0]))]
     return Tokenizer.from_str(json.dumps(state))
 
 
@@ -134,7 +134,8 @@ def _of_frequent_characters(texts: Sequence[str], normalizer: Any, size: int) ->
     """Return normalized texts in which a space stands for every character but the `size` most frequent."""
     plain = [normalizer.normalize_str(text) for text in texts]
     counts = Counter(character for text in plain for character in text)
-    rare = {ord(character): " " for character, _ in counts.most_common()[size:]}
+    ordered = sorted(counts, key=lambda character: (-counts[character], character))
+    rare = {ord(character): " " for character in ordered[size:]}
     return [text.translate(rare) for text in plain]
 
 
@@ -142,8 +143,33 @@ def _word_pieces(texts: Sequence[str], size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece({}, unk_token=_UNK))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL)))
-    return tokenizer
+    return train_word_pieces(tokenizer, texts, size, size // 2)
+
+
+def train_word_pieces(
+    tokenizer: Tokenizer, texts: Sequence[str], size: int, characters: int, special: Sequence[str] = _SPECIAL
+) -> Tokenizer:
+    """Train WordPiece so that the same texts give the same tokens.
+
+    The trainer of `tokenizers` numbers characters inside of words in the order of a hash table, another one each time,
+    and breaks ties by these numbers. So they are given to it in order, as special tokens, and are ordinary ones again
+    afterwards.
+
+    Args:
+        tokenizer: an untrained WordPiece model with its normalizer and pre-tokenizer.
+        size: tokens at most.
+        characters: of the texts that are learnt, the most frequent ones; a space stands for the others.
+        special: tokens that come first.
+    """
+    plain = _of_frequent_characters(texts, tokenizer.normalizer, characters)
+    words = {word for text in plain for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    inside = sorted({f"##{character}" for word in words for character in word[1:]})
+    tokenizer.train_from_iterator(
+        plain, trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*special, *inside], show_progress=False)
+    )
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def kept_tokens(teacher: Any, texts: Sequence[str], size: int, without: Sequence[str]) -> list[str]:
