@@ -68,7 +68,7 @@ def test_a_teacher_too_big_for_its_gpu_is_loaded_with_a_map(
 
     def load(folder: Path, is_pickle_allowed: bool, device_map: Any) -> Any:
         maps.append(device_map)
-        return load_model(folder, is_pickle_allowed, device_map)
+        return load_model(folder, is_pickle_allowed, device_map=device_map)
 
     monkeypatch.setattr(doorstep_converters.placement, "load_model", load)
     for memory in (1, 1 << 40):
