@@ -65,7 +65,8 @@ def test_two_processes_learn_what_one_learns(plain: Path, tmp_path: Path) -> Non
     before = load_file(plain / "model.safetensors")
     certain = [name for name in first if not name.endswith("key.bias")]  # softmax takes no notice of it: Adam's noise
     assert len(certain) == len(first) - 2
-    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in certain)
+    # weights move by 2e-3; sums in another order leave 1e-5 of it, in one weight of thousands
+    assert all(torch.allclose(first[name], second[name], atol=3e-5) for name in certain)
     assert any(not torch.allclose(first[name], before[name], atol=1e-3) for name in first if "encoder" in name)
     assert find_checkpoint(str(two.folder / "checkpoint")).labels == tuple(LABELS)
     assert ask(two.folder / "checkpoint", ["送回去"], 16, lambda share: None).shape == (1, 2)
