@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from doorstep.errors import DataError, UsageError
 from doorstep_converters.budget import parse_budget
+from doorstep_converters.data import load_data
 from doorstep_converters.job import Job
 from doorstep_converters.progress import Lines
 from doorstep_converters.search.order import Order, check_order
@@ -60,6 +61,26 @@ def test_a_file_of_texts_that_is_missing_is_named(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "chats.txt"))
 
 
+def _plenty(reviews: Path, folder: Path) -> Path:
+    """Write the reviews three times over, worded differently, so that dev has enough of them."""
+    head, *lines = reviews.read_text(encoding="utf-8").splitlines()
+    more = [line.replace('",', f'{ending}",') for ending in ("", " now", " 谢谢") for line in lines]
+    (folder / "plenty.csv").write_text("\n".join([head, *more]) + "\n", encoding="utf-8")
+    return folder / "plenty.csv"
+
+
+def test_a_search_names_a_file_of_texts_that_is_missing_before_any_work(
+    make_checkpoint: Make, reviews: Path, tmp_path: Path
+) -> None:
+    job = Job(
+        str(make_checkpoint("bert")), "x86-64", tmp_path / "out", data=_plenty(reviews, tmp_path),
+        cache=tmp_path / "cache", unlabelled=tmp_path / "chats.txt",
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"chats\.txt: no such file"):
+        search(Order(job, parse_budget("drop<=100"), students=(_STUDENT,)), Lines())
+    assert not list((tmp_path / "cache").glob("stages/*"))
+
+
 def test_held_out_texts_are_not_taught() -> None:
     held_out = ["where is my parcel, it is late"]
     texts = ["Where is my parcel, it is  LATE", "where is my parcel, it is late!", "the mug came in pieces"]
@@ -94,15 +115,14 @@ def test_relations_are_asked_for_where_a_student_has_attention() -> None:
 def taught(make_checkpoint: Make, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the cache of a search with texts that nobody labelled, one of them held out, and with made ones."""
     folder = tmp_path_factory.mktemp("taught")
-    head, *lines = reviews.read_text(encoding="utf-8").splitlines()
-    more = [line.replace('",', f'{ending}",') for ending in ("", " now", " 谢谢") for line in lines]
-    (folder / "plenty.csv").write_text("\n".join([head, *more]) + "\n", encoding="utf-8")
-    held_out = next(line for line in more if line.endswith(",test")) if "split" in head else None
-    texts = ["a text that nobody labelled", "没有人标注的一句话", *([held_out.split('"')[1]] if held_out else [])]
-    (folder / "chats.txt").write_text("\n".join(texts), encoding="utf-8")
+    data = _plenty(reviews, folder)
+    held_out = load_data(data).dev[0].text
+    (folder / "chats.txt").write_text(
+        f"a text that nobody labelled\n没有人标注的一句话\n{held_out}\n", encoding="utf-8"
+    )
     job = Job(
-        str(make_checkpoint("bert")), "x86-64", folder / "out", data=folder / "plenty.csv", cache=folder / "cache",
-        max_length=32, name="kiosk", unlabelled=folder / "chats.txt",
+        str(make_checkpoint("bert")), "x86-64", folder / "out", data=data, cache=folder / "cache", max_length=32,
+        name="kiosk", unlabelled=folder / "chats.txt",
     )  # fmt: skip
     order = Order(
         job, parse_budget("drop<=100"), students=(_STUDENT,), augmented=(True,), rungs=(4,), trials=1,
@@ -116,7 +136,7 @@ def test_a_search_teaches_texts_that_nobody_labelled(taught: Path) -> None:
     (corpus,) = taught.glob("stages/teach-*")
     rows = open_taught(corpus)
     unlabelled = [row["text"] for row in rows if row["label"] == -1]
-    assert {"a text that nobody labelled", "没有人标注的一句话"} <= set(unlabelled)
+    assert sorted(unlabelled) == ["a text that nobody labelled", "没有人标注的一句话"]  # the third one is held out
     assert len(rows[0]["vector"]) > 0
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -81,6 +81,9 @@ _VARIANTS = "onnx-fp32,onnx-int8,tflite-int8"
 _OF_PICTURES = "onnx-fp32,onnx-int8-static,tflite-int8-static"
 
 
+_ON_ALL = {"search": search_figures, "next-item": ranking_figures}
+
+
 def tasks(folder: Path, root: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> dict[str, Any]:
     """Train, convert and judge on test; print every figure beside the baseline."""
     found: dict[str, Any] = {}
@@ -95,12 +98,10 @@ def tasks(folder: Path, root: Path, only: Sequence[str] = (), seeds: Sequence[in
             report = _convert(trial, folder / trial.data, seed, root)
             found[" ".join(filter(None, [trial.task, trial.checkpoint, trial.note, str(seed)]))] = report["candidates"]
             rows += [_row(trial, seed, candidate) for candidate in report["candidates"]]
-            if trial.task == "search":
-                found[f"every query {trial.checkpoint} {seed}"] = _every_query(trial, folder, seed, root, report)
-            if trial.task == "next-item":
-                found[f"every test history {trial.checkpoint} {seed}"] = _every_history(
-                    trial, folder, seed, root, report
-                )
+            if trial.task in _ON_ALL:
+                judge = _ON_ALL[trial.task]
+                key = f"all test items of {trial.task} {trial.checkpoint} {seed}"
+                found[key] = _every_item(judge, trial, folder, seed, root, report)
     columns = ("task", "checkpoint", "seed", "variant", "figure", "test", "baseline", "recall@10", "agreement",
                "p50 ms", "verdict")  # fmt: skip
     print(table(columns, rows))
@@ -145,27 +146,20 @@ def _word(generator: np.random.Generator) -> str:
     return "".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), generator.integers(3, 10)))
 
 
-def _every_history(
-    trial: Trial, folder: Path, seed: int, root: Path, report: dict[str, Any]
+def _every_item(
+    judge: Callable[[Path, Path, str], dict[str, float]],
+    trial: Trial,
+    folder: Path,
+    seed: int,
+    root: Path,
+    report: dict[str, Any],
 ) -> dict[str, dict[str, float]]:
-    """Rank for every test history with each packed variant; prints HR@10 and nDCG@10."""
+    """Judge each packed variant on all test items, more than a convert takes; prints the figures."""
     bundle = root / "dist/tasks" / f"{_name(trial, seed)}.bundle"
     packed = [candidate["variant"] for candidate in report["candidates"] if not candidate["reason"]]
-    found = {variant: ranking_figures(bundle, folder / trial.data, variant) for variant in packed}
+    found = {variant: judge(bundle, folder / trial.data, variant) for variant in packed}
     for variant, figures in found.items():
         print(f"{trial.checkpoint} seed {seed} {variant}: {figures}", flush=True)
-    return found
-
-
-def _every_query(
-    trial: Trial, folder: Path, seed: int, root: Path, report: dict[str, Any]
-) -> dict[str, dict[str, float]]:
-    """Search for every test query with each packed variant; prints figures with words and by vectors alone."""
-    bundle = root / "dist/tasks" / f"{_name(trial, seed)}.bundle"
-    packed = [candidate["variant"] for candidate in report["candidates"] if not candidate["reason"]]
-    found = {variant: search_figures(bundle, folder / trial.data, variant) for variant in packed}
-    for variant, figures in found.items():
-        print(f"{trial.checkpoint} {variant}: {figures}", flush=True)
     return found
 
 

@@ -86,6 +86,16 @@ class Choice:
         """Tell whether the student is the teacher, pruned."""
         return self.student.partition("-")[0] == "pruned"
 
+    @property
+    def has_attention(self) -> bool:
+        """Tell whether the student is a transformer, the teacher pruned or a smaller one."""
+        return self.student.partition("-")[0] in ("pruned", "transformer")
+
+    @property
+    def is_trained(self) -> bool:
+        """Tell whether there is something to learn: not where nothing of the teacher was lost."""
+        return not self.is_pruned or PruneSpec.from_name(self.student).is_trained
+
 
 RATES = (0.5, 1.0, 2.0)
 _PRUNED = (PruneSpec(), PruneSpec(layers=3), PruneSpec(layers=2, heads=50, width=50))

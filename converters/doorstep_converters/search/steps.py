@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from doorstep.bundle import Bundle
-from doorstep.errors import DataError, UsageError
+from doorstep.errors import DataError
 from doorstep.files import write_atomic
-from doorstep.manifest import Manifest
 from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
 from doorstep_converters.augment.plan import AugmentPlan
@@ -26,16 +24,14 @@ from doorstep_converters.job import Cost, Report
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Watch
-from doorstep_converters.search.elsewhere import Place, arch_of
+from doorstep_converters.search.figures import Meter, digests_of, gate_figures
 from doorstep_converters.search.front import Judged, Point
-from doorstep_converters.search.latency import factor, is_measured_here, rate_here
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.slices import read_slices
 from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Output, Stage, file_digest
 from doorstep_converters.students.spec import StudentSpec
-from doorstep_converters.targets import find_target
 from doorstep_converters.tasks import find_craft
 from doorstep_converters.unlabelled import read_texts, without_leaks
 from doorstep_converters.variants import Workbench
@@ -55,7 +51,6 @@ class Steps:
     Attributes:
         exams: split to its exam; taught: split to the teacher's probabilities on the clean texts.
         costs: of every stage of the search, whoever ran it.
-        rate: fp32 multiply-adds of one core here in 10^9 a second; None where the target is of this machine's kind.
     """
 
     order: Order
@@ -64,10 +59,10 @@ class Steps:
     data: DataSet
     teacher: Checkpoint
     places: dict[str, int]
+    meter: Meter
     exams: dict[str, Exam] = field(default_factory=dict)
     taught: dict[str, Array] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
-    rate: float | None = None
     costs: list[Cost] = field(default_factory=list)
 
     @classmethod
@@ -84,17 +79,17 @@ class Steps:
             )
         data = load_data(job.data, job.columns)
         _check_splits(data)
-        _check_place(order)
+        if job.unlabelled is not None:
+            next(read_texts(job.unlabelled, job.columns.text), None)  # a wrong file is told before any work
+        meter = Meter.find(job.target, order.measure_on, device)
         source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
         teacher = find_craft("text-classification").learn(replace(job, augment=None), source, data, bench)
         places = label_places(data, teacher.labels or ())
-        steps = cls(order, bench, watch, data, teacher, places, costs=bench.costs)
+        steps = cls(order, bench, watch, data, teacher, places, meter, costs=bench.costs)
         slices = read_slices(job.data, order.slice_column, job.columns.text) if order.slice_column else {}
         for split in ("dev", "test") if data.test else ("dev",):
             steps.exams[split] = plan_exam(exam_rows(data, split, job.eval_limit), places, slices, order.seed)
             steps.taught[split] = steps._ask_teacher(split)
-        if not order.measure_on and not is_measured_here(job.target, device):
-            steps.rate = rate_here()
         return steps
 
     def teacher_accuracy(self, split: str = "dev") -> float:
@@ -125,10 +120,9 @@ class Steps:
 
     def train(self, choice: Choice, student: Output, steps: int) -> Output:
         """Teach the student for so many updates of its weights; 0 until its corpus is learnt."""
-        has_attention = choice.student.partition("-")[0] in ("pruned", "transformer")
-        taught, pairs = self._teach(choice.is_augmented, has_attention), self._pairs()
+        taught, pairs = self._teach(choice), self._pairs()
         options = {
-            **self.order.teaching.options(has_attention),
+            **self.order.teaching.options(choice.has_attention),
             "max_steps": steps,
             "seed": self.order.seed,
             "max_length": self._length(),
@@ -167,9 +161,8 @@ class Steps:
         points = []
         for variant in report.manifest.variants:
             gates = self.judge(report.bundle, variant.name, "dev")
-            figures = {**self._sizes(report.bundle, variant.name), **_gate_figures(gates)}
-            figures |= self._there(report.bundle, variant.name) or self._times(variant.name, variant.measured)
-            points.append(Point(choice, variant.name, figures, str(checkpoint), self._where(), student.digest))
+            figures = {**self.meter.figures(report.bundle, variant, self.run), **gate_figures(gates)}
+            points.append(Point(choice, variant.name, figures, str(checkpoint), self.meter.where, student.digest))
         return Judged(tuple(points), lost)
 
     def convert(self, checkpoint: Path, name: str, variants: tuple[str, ...]) -> Report:
@@ -214,7 +207,7 @@ class Steps:
 
     def _answers(self, bundle: Path, variant: str, split: str) -> Array:
         manifest = Bundle.open(bundle).manifest
-        digests = _digests(manifest, variant)
+        digests = digests_of(manifest, variant)
         runtime = next(found.runtime for found in manifest.variants if found.name == variant)
         texts = self._file(f"{split}.json", list(self.exams[split].texts))
         arguments = {"bundle": str(bundle.resolve()), "variant": variant, "texts": str(texts)}
@@ -264,16 +257,16 @@ class Steps:
         assert output is not None  # noqa: S101 -- the vocabulary is always pruned
         return output
 
-    def _teach(self, is_augmented: bool, has_attention: bool) -> Output:
-        corpus = self._corpus(is_augmented)
-        extras = self.order.teaching.extras(has_attention)
+    def _teach(self, choice: Choice) -> Output:
+        corpus = self._corpus(choice.is_augmented)
+        extras = self.order.teaching.extras(choice.has_attention)
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
             "corpus": str(corpus),
             "max_length": self._length(),
             "extras": extras,
         }
-        name = "teach-augmented" if is_augmented else "teach"
+        name = "teach-augmented" if choice.is_augmented else "teach"
         inputs = (self.teacher.digest, file_digest(corpus))
         return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
@@ -328,70 +321,9 @@ class Steps:
     def _length(self) -> int:
         return min(self.order.job.max_length or _LENGTH, self.teacher.max_length)
 
-    def _sizes(self, bundle: Path, variant: str) -> dict[str, float | None]:
-        sizes = device_bytes(bundle, variant)
-        return {"size": float(sizes[0]), "download": float(sizes[1])}
-
-    def _where(self) -> str:
-        if self.order.measure_on:
-            return f"measured on {Place.from_text(self.order.measure_on).host}"
-        return "measured" if self.rate is None else "modelled"
-
-    def _there(self, bundle: Path, variant: str) -> dict[str, float | None]:
-        """Measure a variant on the device that the order names; nothing where it names none."""
-        place = self.order.measure_on
-        if not place:
-            return {}
-        manifest = Bundle.open(bundle).manifest
-        arguments = {"place": place, "bundle": str(bundle.resolve()), "variant": variant}
-        inputs = (place, variant, *_digests(manifest, variant), str(manifest.options))
-        stage = Stage(f"there-{variant}", "doorstep_converters.search.elsewhere:measure", arguments, inputs)
-        found = self.run(stage).result
-        names = {"p50": "p50_ms", "p95": "p95_ms", "cold": "cold_start_ms", "rss": "device_rss_mib"}
-        return {name: float(found[given]) for name, given in names.items()}
-
-    def _times(self, variant: str, measured: Any) -> dict[str, float | None]:
-        slower = 1.0 if self.rate is None else factor(self.order.job.target, variant, self.rate)
-        times = {"p50": measured.p50_ms, "p95": measured.p95_ms, "cold": measured.cold_start_ms}
-        scaled: dict[str, float | None] = {
-            name: None if ms is None else round(slower * ms, 4) for name, ms in times.items()
-        }
-        return {**scaled, "rss": measured.peak_rss_mib}
-
 
 def _line(text: str, label: str | None) -> str:
     return json.dumps({"text": text, "label": label}) + "\n"
-
-
-def _digests(manifest: Manifest, variant: str) -> list[str]:
-    """Return the digests of the files that answers of a variant come from."""
-    read = (f"variants/{variant}/", str(manifest.options.get("tokenizer", "tokenizer.json")))
-    return [entry.sha256 for entry in manifest.files if entry.path.startswith(read)]
-
-
-def device_bytes(bundle: Path, variant: str) -> list[int]:
-    """Return the bytes a device holds for one variant, tokenizer included, and the same deflated."""
-    manifest = Bundle.open(bundle).manifest
-    own = next(found for found in manifest.variants if found.name == variant)
-    paths = [bundle / path for path in (*own.files, str(manifest.options.get("tokenizer", "tokenizer.json")))]
-    held = [path for path in paths if path.is_file()]
-    return [sum(path.stat().st_size for path in held), sum(len(zlib.compress(path.read_bytes(), 6)) for path in held)]
-
-
-def _gate_figures(gates: Gates) -> dict[str, float | None]:
-    names = ("accuracy", "drop", "macro_f1", "agreement", "slice_gap", "noise_drop", "ece", "worst_class")
-    return {name: getattr(gates, name) for name in names}
-
-
-def _check_place(order: Order) -> None:
-    """See that the device to measure on is there, and of the target's architecture."""
-    if not order.measure_on:
-        return
-    place, wanted = Place.from_text(order.measure_on), find_target(order.job.target).arch
-    if (arch := arch_of(place)) != wanted:
-        raise UsageError(
-            f"measure-on {place.host}: target {order.job.target} needs {wanted}, that device is {arch}; name another"
-        )
 
 
 def _check_splits(data: DataSet) -> None:

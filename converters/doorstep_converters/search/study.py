@@ -18,7 +18,7 @@ from doorstep.errors import ConversionError
 from doorstep_converters.search.front import Judged, Point, Tried, choose, nearest
 from doorstep_converters.search.journal import UNREADABLE, check_lines, set_aside
 from doorstep_converters.search.order import Order
-from doorstep_converters.search.space import Choice, PruneSpec
+from doorstep_converters.search.space import Choice
 from doorstep_converters.search.steps import Steps
 from doorstep_converters.sources import whole_digest
 from doorstep_converters.stages import Output, recall, versions
@@ -162,7 +162,7 @@ class Study:
         choice, record = Choice(**trial.params), trial.user_attrs[_RECORD]
         try:
             student = self._steps.build(choice)
-            if _learns(choice):
+            if choice.is_trained:
                 student = self._steps.train(choice, student, self._order.rungs[-1])
             tried = replace(self._measured(choice, student, record["rungs"]), seconds=record["seconds"])
         except ConversionError as error:
@@ -193,7 +193,7 @@ class Study:
             return Tried(
                 choice.name, "refused", f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
             )
-        if not _learns(choice):
+        if not choice.is_trained:
             return self._measured(choice, student, {})
         rungs: dict[str, float] = {}
         for place, steps in enumerate(self._order.rungs):
@@ -223,10 +223,6 @@ class Study:
         drop, size = point.figures["drop"] or 0.0, point.figures["size"] or 0.0
         excess = min(100.0, self._order.budget.excess(point.figures))
         return 10 * excess + self._rung_score(drop, int(size))
-
-
-def _learns(choice: Choice) -> bool:
-    return not choice.student.startswith("pruned") or PruneSpec.from_name(choice.student).is_trained
 
 
 def _folder(point: Point) -> Path:

@@ -13,6 +13,11 @@ TAGGERS = ("doorstep-bilstm", "doorstep-cnn")
 """Model types that also have a head over each token."""
 
 
+def is_small(model_type: str) -> bool:
+    """Tell whether a model type is one of these: it has neither layers to give nor a space of tokens."""
+    return model_type in MODELS
+
+
 def register() -> None:
     """Tell transformers' Auto classes about the small students; more than once does no harm."""
     from transformers import (

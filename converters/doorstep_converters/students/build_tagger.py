@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, set_seed
 from doorstep.errors import UsageError
 from doorstep_converters.architectures import register_architectures
 from doorstep_converters.checkpoint import read_json
+from doorstep_converters.students import is_small
 from doorstep_converters.students.space import token_space
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.students.transformer import shrink
@@ -76,11 +77,6 @@ def make_tagger(
             names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
             model.table.weight.copy_(token_space(teacher, names, spec.width))
     return MadeTagger(model, tokenizer)
-
-
-def is_small(model_type: str) -> bool:
-    """Tell whether a model type is one of our own: it has neither layers to give nor a space of tokens."""
-    return model_type.startswith("doorstep-")
 
 
 def load_tagger(folder: Path) -> Any:

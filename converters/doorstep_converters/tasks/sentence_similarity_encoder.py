@@ -9,7 +9,10 @@ import numpy as np
 import torch
 
 from doorstep.tensors import Array
+from doorstep_converters.ask import REMEDY
 from doorstep_converters.export.classifier import load_model
+from doorstep_converters.memory import Batches, to_log
+from doorstep_converters.placement import feeds_device
 from doorstep_converters.tasks.sentence_similarity_pooling import Pooled
 from doorstep_converters.tasks.sentence_similarity_recipe import load_dense, read_recipe
 from doorstep_converters.tokenizer import load_tokenizer
@@ -36,22 +39,25 @@ class SentenceEncoder:
         layers = [load_dense(folder / path) for path in recipe.dense]
         model = load_model(folder, is_pickle_allowed, "AutoModel")
         pooled = Pooled.of(recipe.pooling, layers)(model, None).eval()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(pooled.to(device), load_tokenizer(folder), max_length)
+        return cls(pooled.to(feeds_device()), load_tokenizer(folder), max_length)
+
+    def vectors(self, texts: Sequence[str]) -> Array:
+        """Return vectors [texts, width] float32, not scaled; texts of like length are read together.
+
+        Raises:
+            ConversionError: one text does not fit into memory.
+        """
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        batches = Batches(_BATCH, "the encoder", REMEDY, to_log)
+        found: list[Any] = [None] * len(texts)
+        for place, row in zip(order, batches.ask([texts[place] for place in order], self._read), strict=True):
+            found[place] = row
+        return np.array(found, np.float32)
 
     @torch.no_grad()
-    def vectors(self, texts: Sequence[str]) -> Array:
-        """Return vectors [texts, width] float32, not scaled; texts of like length are read together."""
-        device = next(self.pooled.parameters()).device
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        found: list[Any] = [None] * len(texts)
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
-            encoded = self.tokenizer(
-                [texts[place] for place in places], padding=True, truncation=True, max_length=self.max_length,
-                return_tensors="pt",
-            ).to(device)  # fmt: skip
-            rows = self.pooled(encoded["input_ids"], encoded["attention_mask"]).float().cpu().numpy()
-            for place, row in zip(places, rows, strict=True):
-                found[place] = row
-        return np.array(found, np.float32)
+    def _read(self, texts: Sequence[str]) -> Array:
+        encoded = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(next(self.pooled.parameters()).device)
+        vectors: Array = self.pooled(encoded["input_ids"], encoded["attention_mask"]).float().cpu().numpy()
+        return vectors

@@ -1,6 +1,5 @@
 """Students of a sentence encoder: what they are called, which texts they learn from, the stages that make them."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from doorstep.errors import CheckpointError, DataError, UsageError
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint, find_folder, read_json
 from doorstep_converters.evaluation import thin
-from doorstep_converters.stages import Stage
+from doorstep_converters.stages import Stage, file_digest
+from doorstep_converters.students import is_small
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks.sentence_similarity_recipe import read_prompts, read_recipe
 
@@ -100,7 +100,7 @@ def find_student(job: "Job") -> Checkpoint:
     if job.data is None:
         raise DataError(f"{job.checkpoint}: a student learns from texts, got none; give them with --data")
     teacher = find_teacher(job.training.teacher, job.is_pickle_allowed)
-    if spec.kind == "transformer" and teacher.model_type.startswith("doorstep-"):
+    if spec.kind == "transformer" and is_small(teacher.model_type):
         raise CheckpointError(
             f"--teacher {teacher.source}: expected a transformer, whose layers the student takes, got "
             f"{teacher.model_type}; convert new:static with it"
@@ -134,14 +134,14 @@ def learn_student(job: "Job", texts: Texts, reads_default_prompt: bool, bench: "
     rows = _prompted(texts, read_prompts(teacher.folder), reads_default_prompt)
     corpus = bench.work / "corpus-to-teach.jsonl"
     corpus.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="ascii")
-    with open(corpus, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder, length = str(teacher.folder.resolve()), min(job.max_length or _LONGEST, teacher.max_length)
     common = {"max_length": length, "is_pickle_allowed": job.is_pickle_allowed}
     inputs = (teacher.digest, str(read_recipe(teacher.folder)))
     asked = {"checkpoint": folder, "corpus": str(corpus), "is_encoder": True, **common}
     job_of_teacher = "doorstep_converters.teach:answer"
-    taught = bench.run(Stage("teach", job_of_teacher, asked, (*inputs, digest), is_resumable=True), bench.cores)
+    taught = bench.run(
+        Stage("teach", job_of_teacher, asked, (*inputs, file_digest(corpus)), is_resumable=True), bench.cores
+    )
     options = {
         "seed": job.training.seed, "epochs": job.training.epochs, "learning_rate": job.training.learning_rate,
         "train": len(texts.train), "dev": len(texts.dev), "reads": teacher.max_length, "licence": teacher.licence,

@@ -11,6 +11,7 @@ from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import Records, read_records
 from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.job import Training
+from doorstep_converters.students import is_small
 from doorstep_converters.tasks.craft import Craft, Timed
 from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.text import TextCraft, text_evaluation
@@ -81,7 +82,7 @@ class TokenCraft(TextCraft):
         own = Training(seed=asked.seed, precision=asked.precision)
         plain = replace(job, checkpoint=asked.teacher, training=own)
         teacher = self.learn(plain, self.find(plain), data, bench)
-        if job.checkpoint.startswith("new:transformer") and teacher.model_type.startswith("doorstep-"):
+        if job.checkpoint.startswith("new:transformer") and is_small(teacher.model_type):
             raise UsageError(f"{job.checkpoint}: expected an encoder's layers to begin with, got {teacher.model_type}")
         if unknown := sorted(label for label in names_of(data.train) if not places_of(label, teacher.labels or ())):
             raise CheckpointError(

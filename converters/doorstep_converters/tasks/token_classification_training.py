@@ -11,6 +11,8 @@ from transformers import AutoModelForTokenClassification, set_seed
 from doorstep.tasks import softmax
 from doorstep.tasks.token_classification import Decoder, TokenOptions
 from doorstep.tensors import Array
+from doorstep_converters.lessons import padded
+from doorstep_converters.losses import logit_loss
 from doorstep_converters.students.build_tagger import MadeTagger, load_tagger, make_tagger, tagger_spec
 from doorstep_converters.tasks.loop import Course, fit
 from doorstep_converters.tasks.token_classification_labels import IGNORED, bio_labels, marks_of, wanted_of
@@ -24,7 +26,7 @@ _RATE = 5e-5  # as Devlin et al. (BERT, 2019, section A.3) have it for encoders
 _RATES = {"": _RATE, "transformer": 2e-4}
 _SMALL_RATE = 3e-3
 _UNKNOWN = 0.1  # share of tokens that a small student does not get to see in training
-_HEAT = 2.0  # of the distillation (Hinton et al., https://arxiv.org/abs/1503.02531)
+_HEAT = 2.0  # temperature of the distillation
 _SOFT = 0.7  # share of the loss that a teacher gives; Hinton et al. weigh it higher than the labels
 _LEAST = 1e-6  # of a teacher's probability, whose logarithm is taken
 
@@ -141,8 +143,9 @@ class _Teacher:
             encodings = self._tokenizer(
                 [texts[place] for place in places], truncation=True, max_length=self._most
             ).encodings
-            ids, mask = _padded([encoding.ids for encoding in encodings])
-            logits = self._model(input_ids=ids, attention_mask=mask).logits.float().numpy()  # [texts, sequence, labels]
+            logits = (
+                self._model(**padded([encoding.ids for encoding in encodings], 0)).logits.float().numpy()
+            )  # [texts, sequence, labels]
             for place, encoding, row in zip(places, encodings, logits, strict=True):
                 found[place] = self._decoder.words(texts[place], [encoding], [softmax(row[: len(encoding)])])
         return found
@@ -160,29 +163,23 @@ class _Loss:
         self._model, self._unknown = model, unknown
 
     def __call__(self, part: Sequence[Lesson]) -> torch.Tensor:
-        ids, mask = _padded([lesson.ids for lesson in part])
-        longest = ids.shape[1]
+        batch = padded([lesson.ids for lesson in part], 0)
+        longest = batch["input_ids"].shape[1]
         marks = torch.tensor([lesson.marks + [IGNORED] * (longest - len(lesson.marks)) for lesson in part])
         if self._unknown is not None:
-            hidden = (torch.rand(ids.shape) < _UNKNOWN) & (marks != IGNORED)
-            ids = torch.where(hidden, self._unknown, ids)
-        logits = self._model(input_ids=ids, attention_mask=mask).logits.float().flatten(0, 1)  # [tokens, labels]
+            hidden = (torch.rand(marks.shape) < _UNKNOWN) & (marks != IGNORED)
+            batch["input_ids"] = torch.where(hidden, self._unknown, batch["input_ids"])
+        logits = self._model(**batch).logits.float().flatten(0, 1)  # [tokens, labels]
         loss = nn.functional.cross_entropy(logits, marks.flatten())
         if part[0].wanted is None:
             return loss
         known = [torch.from_numpy(lesson.wanted) for lesson in part]
         wanted = nn.utils.rnn.pad_sequence(known, batch_first=True).flatten(0, 1)  # [tokens, labels]
         is_known = wanted.sum(dim=1) > 0
-        return (1 - _SOFT) * loss + _SOFT * _distance(logits[is_known], wanted[is_known])
-
-
-def _distance(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return how far softened answers [tokens, labels] are from a teacher's probabilities."""
-    if not len(logits):
-        return logits.sum()
-    found = torch.log_softmax(logits / _HEAT, dim=-1)
-    target = torch.softmax(torch.log(wanted.clamp(min=_LEAST)) / _HEAT, dim=-1)
-    return nn.functional.kl_div(found, target, reduction="batchmean") * _HEAT**2
+        if not is_known.any():
+            return (1 - _SOFT) * loss
+        taught = wanted[is_known].clamp(min=_LEAST).log()
+        return (1 - _SOFT) * loss + _SOFT * logit_loss(logits[is_known], taught, _HEAT).mean()
 
 
 class _Exam:
@@ -197,18 +194,12 @@ class _Exam:
         answers = []
         for start in range(0, len(self._encodings), _ASKED):
             part = self._encodings[start : start + _ASKED]
-            ids, mask = _padded([encoding.ids for encoding in part])
-            logits = self._model(input_ids=ids, attention_mask=mask).logits.float().numpy()  # [texts, sequence, labels]
+            logits = (
+                self._model(**padded([encoding.ids for encoding in part], 0)).logits.float().numpy()
+            )  # [texts, sequence, labels]
             for place, row in enumerate(logits, start):
                 window = self._encodings[place]
                 answers.append(
                     self._decoder.spans(self._rows[place]["text"], [window], [softmax(row[: len(window)])]).flat()
                 )
         return self._figure(answers, [row["spans"] for row in self._rows])
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and mask [rows, sequence]."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
