@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.errors import CheckpointError
-from doorstep_converters.students import is_small
 
 TESTED = (
     "albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "roberta", "xlm-roberta",
@@ -210,7 +209,7 @@ def _check_architecture(folder: Path, config: dict[str, Any], model_type: str) -
 
     is_encoder = not (config.get("is_decoder") or config.get("is_encoder_decoder"))
     causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.get("architectures") or [])
-    is_known = model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or is_small(model_type)
+    is_known = model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or model_type.startswith("doorstep-")
     if is_known and is_encoder and not causal:
         return
     raise CheckpointError(
