@@ -301,9 +301,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
+    """Return a digest of what the checkpoint is made of, the modules of sentence-transformers in folders of it too."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted([*folder.iterdir(), *folder.glob("[0-9]*_*/*")]):
         if path.is_file() and path.suffix in (".json", ".txt", ".model", ".safetensors", ".bin", ".onnx"):
             with open(path, "rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+                name = path.relative_to(folder).as_posix()
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -9,11 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from doorstep import Predictor
 from doorstep.errors import CheckpointError
+from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.export.onnx import export_any
 from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
@@ -240,3 +241,13 @@ def test_a_layer_without_safetensors_names_what_to_do(encoder: Path, tmp_path: P
     (folder / "2_Dense/model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="load and save the folder with sentence-transformers"):
         find_craft("sentence-similarity").load(folder, False)
+
+
+def test_a_changed_layer_makes_another_checkpoint(encoder: Path, tmp_path: Path) -> None:
+    folder = _folder(encoder, tmp_path / "it", [("Pooling", {FLAGS["mean"]: True}), ("Dense", DENSE)])
+    before = find_checkpoint(str(folder)).digest
+    assert find_checkpoint(str(folder)).digest == before
+    path = folder / "2_Dense/model.safetensors"
+    tensors = load_file(path)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, path)
+    assert find_checkpoint(str(folder)).digest != before

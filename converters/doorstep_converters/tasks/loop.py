@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from doorstep.errors import ConversionError
 from doorstep_converters.precision import is_bf16, products
 from doorstep_converters.worker import Channel
 
+_POINTS = 200  # of a training's curves
 _GROUP = 20  # batches whose rows are sorted together
 
 
@@ -25,6 +27,7 @@ class Course:
         warmup: share of the steps in which the rate rises (0 to 1).
         patience: epochs without a better dev figure after which it stops; 0 for never.
         precision: of matrix products, as `precision.is_bf16` reads it; losses are to be computed in fp32.
+        part: of a training that has several: the folder of its curves below the stage's.
     """
 
     epochs: int
@@ -35,6 +38,7 @@ class Course:
     seed: int = 20261124
     patience: int = 0
     precision: str = "fp32"
+    part: str = ""
 
 
 def fit(
@@ -47,6 +51,8 @@ def fit(
     length_of: Callable[[Any], int] | None = None,
 ) -> dict[str, Any]:
     """Train `model` on batches of `rows`, and leave it with the weights of its best epoch, in eval mode.
+
+    TensorBoard's curves of loss, learning rate and dev figure go to the channel's logs, where it has some.
 
     Args:
         loss_of: the mean loss of a batch.
@@ -66,6 +72,7 @@ def fit(
     )
     has_bf16 = is_bf16(course.precision, on_gpu=False)
     best, kept, figures, step = -1.0, copy.deepcopy(model.state_dict()), [], 0
+    curves = _Curves(channel.logs / course.part if channel is not None and channel.logs else None, total)
     for epoch in range(course.epochs):
         model.train()
         for places in _batches(rows, course.batch, generator, length_of):
@@ -81,18 +88,46 @@ def fit(
             optimizer.step()
             schedule.step()
             step += 1
+            curves.learnt(step, loss, schedule.get_last_lr()[0])
             if channel is not None:
                 channel.progress(step / total)
         model.eval()
         with torch.no_grad(), products(has_bf16):
             figures.append(dev_figure())
+        curves.judged(step, figures[-1])
         if figures[-1] >= best:  # of equal epochs the last: it has learnt longest
             best, kept = figures[-1], copy.deepcopy(model.state_dict())
         if course.patience and len(figures) - 1 - int(np.argmax(figures)) >= course.patience:
             break
+    curves.close()
     model.load_state_dict(kept)
     model.eval()
     return {"dev": best, "epochs": len(figures), "steps": step, "by_epoch": figures}
+
+
+class _Curves:
+    """Writes a training's curves to `folder`, a few hundred points of `total` steps; None writes nothing."""
+
+    def __init__(self, folder: Path | None, total: int) -> None:
+        self._every = max(1, total // _POINTS)
+        self._writer: Any = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder))
+
+    def learnt(self, step: int, loss: torch.Tensor, rate: float) -> None:
+        if self._writer is not None and (step == 1 or step % self._every == 0):
+            self._writer.add_scalar("train/loss", float(loss.detach()), step)
+            self._writer.add_scalar("train/learning_rate", rate, step)
+
+    def judged(self, step: int, figure: float) -> None:
+        if self._writer is not None:
+            self._writer.add_scalar("eval/figure", figure, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _batches(

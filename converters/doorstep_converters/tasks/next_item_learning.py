@@ -81,7 +81,7 @@ def learn(lessons: Lessons, options: dict[str, Any], teacher: NextItemModel | No
         "blended": _figures(cases, counted, blend, config.max_length)._asdict(),
     }
     if lessons.dev:
-        again = Course(_AGAIN, 1, (options["learning_rate"] or 1e-3) / 4, 0.01, 0.03, options["seed"])
+        again = Course(_AGAIN, 1, (options["learning_rate"] or 1e-3) / 4, 0.01, 0.03, options["seed"], part="again")
         passes = iter(range(1, 1 + again.epochs))
         learnt = _with_spliced(lessons.learnt, options)
         fit(model, *_lesson(model, learnt, teacher), lambda: float(next(passes)), again, channel)

@@ -1,13 +1,10 @@
 """text-ranking: a cross-encoder, a head of one number over a query and a text that it reads together."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from doorstep.errors import CheckpointError, DataError
 from doorstep.tasks.text import TextEncoder
@@ -19,10 +16,10 @@ from doorstep_converters.evaluation import Evaluation
 from doorstep_converters.probes import PROBES, SENTENCES
 from doorstep_converters.tasks.craft import Craft, GoldenChoice, Timed
 from doorstep_converters.tasks.explained import faithfulness_note
-from doorstep_converters.tasks.rankings import RankedCraft, ndcg
+from doorstep_converters.tasks.rankings import RankedCraft
 from doorstep_converters.tasks.text import INPUTS, TextCraft, text_evaluation
-from doorstep_converters.tasks.text_ranking_data import read_ranking
-from doorstep_converters.tokenizer import Text, load_tokenizer
+from doorstep_converters.tasks.text_ranking_data import read_ranking, truth_of
+from doorstep_converters.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from doorstep_converters.job import Candidate, Job
@@ -73,7 +70,7 @@ class RankingCraft(RankedCraft, TextCraft):
     def plan(self, job: "Job", data: Records | None, checkpoint: Checkpoint) -> Evaluation:
         if data is None:
             return text_evaluation([], [], job.eval_limit, built_in_items())
-        splits = [([_item(row) for row in rows], [_truth(row) for row in rows]) for rows in (data.dev, data.test)]
+        splits = [([_item(row) for row in rows], [truth_of(row) for row in rows]) for rows in (data.dev, data.test)]
         probes = built_in_items() if not (data.dev or data.test) else built_in_items()[:2]
         return text_evaluation(splits, [_item(row) for row in data.train], job.eval_limit, probes)
 
@@ -91,11 +88,13 @@ class RankingCraft(RankedCraft, TextCraft):
     ) -> list[dict[str, float]]:
         import torch
 
+        from doorstep_converters.tasks.text_ranking_training import feeds_of
+
         model = self.load_model(folder, plan["is_pickle_allowed"])
         options = RankingOptions(plan["max_length"], plan["options"]["activation"])
         answers = []
         for place, item in enumerate(items):
-            feeds = _feeds(model, tokenizer, self.texts_of([item]), plan["max_length"])
+            feeds = feeds_of(model, tokenizer, self.texts_of([item]), plan["max_length"])
             with torch.no_grad():
                 logits = model(**feeds).logits[:, 0].float().numpy()  # [texts]
             answers.append(ranked(item["texts"], logits, options).flat())
@@ -124,47 +123,10 @@ class RankingCraft(RankedCraft, TextCraft):
     def train(
         self, out: Path, channel: "Channel", checkpoint: Path | None, data: Any, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Learn to tell relevant texts from others: binary cross-entropy over single pairs (Nogueira and Cho, 2019)."""
-        import torch
-        from transformers import AutoModelForSequenceClassification, set_seed
-
-        from doorstep_converters.tasks.loop import Course, fit
+        from doorstep_converters.tasks.text_ranking_training import train
 
         assert checkpoint is not None  # noqa: S101 -- learn has one
-        set_seed(options["seed"])
-        tokenizer = load_tokenizer(checkpoint)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, num_labels=1, local_files_only=True, dtype=torch.float32, ignore_mismatched_sizes=True
-        )
-        most = options["max_length"]
-
-        def logits_of(pairs: Sequence[Text]) -> Any:
-            return model(**_feeds(model, tokenizer, pairs, most)).logits[:, 0]  # [pairs]
-
-        def loss_of(part: list[tuple[Text, float]]) -> Any:
-            truth = torch.tensor([right for _, right in part])
-            return torch.nn.functional.binary_cross_entropy_with_logits(logits_of([pair for pair, _ in part]), truth)
-
-        held_out = data["dev"] or data["train"]
-
-        def dev_figure() -> float:
-            gains = []
-            for row in held_out:
-                order = logits_of(self.texts_of([row])).argsort(descending=True, stable=True).tolist()
-                gains.append(ndcg(list(map(str, order)), set(_truth(row))))
-            return float(np.mean(gains))
-
-        rows = [
-            (pair, float(place in row["relevant"]))
-            for row in data["train"]
-            for place, pair in enumerate(self.texts_of([row]))
-        ]
-        epochs = round(options["epochs"] or min(20.0, max(2.0, 300 * 32 / len(rows))))
-        course = Course(epochs, 32, options["learning_rate"] or 5e-5, seed=options["seed"], warmup=0.1)
-        figures = fit(model, rows, loss_of, dev_figure, course, channel, lambda row: sum(map(len, row[0])))
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        return figures
+        return train(out, channel, checkpoint, data, options)
 
 
 def read_activation(folder: Path) -> str:
@@ -206,18 +168,6 @@ def best_overlap(expected: Sequence[str], got: Sequence[str]) -> float:
 
 def _item(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"query": row["query"], "texts": row["texts"]}
-
-
-def _truth(row: Mapping[str, Any]) -> list[str]:
-    """Return the ids of what is right; what is not among the texts counts as never found."""
-    return [*map(str, row["relevant"]), *(f"missing {number}" for number in range(row["missing"]))]
-
-
-def _feeds(model: Any, tokenizer: Any, pairs: Sequence[Text], most: int) -> dict[str, Any]:
-    """Return a batch as a CrossEncoder makes it: the longer text of a pair is cut, the model gets what it takes."""
-    encoded = tokenizer(list(pairs), truncation="longest_first", max_length=most, padding=True, return_tensors="pt")
-    taken = inspect.signature(model.forward).parameters
-    return {name: array for name, array in encoded.items() if name in taken}
 
 
 CRAFT = RankingCraft()

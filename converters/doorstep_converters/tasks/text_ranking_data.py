@@ -1,6 +1,6 @@
 """Queries, the texts to be ranked for each, and which of them are right: lists, pairs, or a catalogue with queries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from doorstep.tasks.text_ranking import MAX_TEXTS
 from doorstep_converters.data import Records, find_file, read_records
 from doorstep_converters.tasks.search import CORPUS, product_text, read_catalogue
 
-READ, LEARNT = 20, 8  # products found by their letters for a query: to be ranked, and to be learnt from
+READ, LEARNT = 20, 16  # products found by their letters for a query: to be ranked, and to be learnt from
 _RIGHT = ("1", "1.0", "true", "yes")
 _WRONG = ("0", "0.0", "false", "no")
 
@@ -35,6 +35,11 @@ def read_ranking(source: Path) -> Records:
         for name, rows in (("train", data.train), ("dev", data.dev), ("test", data.test))
     )
     return replace(data, train=train, dev=dev, test=test)
+
+
+def truth_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the ids of what is right; what is not among the texts counts as never found."""
+    return [*map(str, row["relevant"]), *(f"missing {number}" for number in range(row["missing"]))]
 
 
 def _from_catalogue(source: Path) -> Records:

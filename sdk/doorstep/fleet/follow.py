@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from doorstep.fleet.state import SHADOW, TRIAL, Held, State, committed, entered,
 from doorstep.fleet.store import FACTORY, Store
 from doorstep.golden import item_of, load_golden
 from doorstep.predictor import LoadOptions, Predictor
+from doorstep.preparing import check_batch_size, check_on_error
 
 SWAP, DRAIN = "swap", "drain"
 _POLL_S = 1.0
@@ -95,24 +97,27 @@ class Follower:
         with self._using() as handle:
             return self._count(handle, lambda: handle.predictor.predict(item), (item,))
 
-    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32) -> list[Any]:
+    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise") -> list[Any]:
         """Answer items in the order given, all by one release, as `Predictor.predict_many` does."""
         with self._using() as handle:
-            found: list[Any] = self._count(
-                handle, lambda: handle.predictor.predict_many(items, batch_size=batch_size), items
-            )
+            many = handle.predictor.predict_many
+            found: list[Any] = self._count(handle, lambda: many(items, batch_size=batch_size, on_error=on_error), items)
             return found
 
-    def stream(self, items: Iterable[Any], *, batch_size: int = 1) -> Iterator[Any]:
-        """Answer items as they come; a new release takes over between two batches."""
-        pending: list[Any] = []
-        for item in items:
-            pending.append(item)
-            if len(pending) >= batch_size:
-                yield from self.predict_many(pending, batch_size=batch_size)
-                pending = []
-        if pending:
-            yield from self.predict_many(pending, batch_size=batch_size)
+    def stream(self, items: Iterable[Any], *, batch_size: int = 1, on_error: str = "raise") -> Iterator[Any]:
+        """Answer items as they come, as `Predictor.stream` does; a new release takes over between two batches.
+
+        Raises:
+            InputError: an item is wrong; its place in its batch is named.
+        """
+        check_batch_size(batch_size)
+        check_on_error(on_error)
+        if listen := getattr(self.predictor.task, "listen", None):
+            yield from listen(items, self.predict, on_error)
+            return
+        pending = iter(items)
+        while chunk := list(islice(pending, batch_size)):
+            yield from self.predict_many(chunk, batch_size=batch_size, on_error=on_error)
 
     @property
     def release(self) -> str:
@@ -156,12 +161,9 @@ class Follower:
         judge, shadow = self._judge, self._shadow
         if judge is not None and judge.release == handle.held.id:
             try:
-                with judge.timed():
-                    result = answer()
-                judge.look_at(result)
+                return judge.ask(answer)
             finally:
                 self._act_on(judge)
-            return result
         result = answer()
         if shadow is not None:
             shadow.offer(items, result)

@@ -3,8 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -35,12 +34,15 @@ class Judge:
         self._times_ms: list[float] = []
         self._last = ""
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count one request; an error counts, unless it is the fault of what was asked."""
+    def ask(self, answer: Callable[[], Any]) -> Any:
+        """Answer one request and count it.
+
+        An error counts, unless it is the fault of what was asked; an answer that is no number is an error; a request
+        all of whose items were refused counts for nothing.
+        """
         start = time.perf_counter()
         try:
-            yield
+            result = answer()
         except InputError:
             raise
         except Exception as error:
@@ -48,17 +50,20 @@ class Judge:
                 self._errors += 1
                 self._last = f"{type(error).__name__}: {error!s:.200}"
             raise
+        self._count(result, 1e3 * (time.perf_counter() - start))
+        return result
+
+    def _count(self, result: Any, took_ms: float) -> None:
+        answers = result if isinstance(result, list) else [result]
+        if answers and all(isinstance(one, InputError) for one in answers):
+            return
         with self._lock:
             self._answers += 1
             if len(self._times_ms) < _MOST_TIMES:
-                self._times_ms.append(1e3 * (time.perf_counter() - start))
-
-    def look_at(self, result: Any) -> None:
-        """Count an answer that is no number as an error."""
-        for one in result if isinstance(result, list) else [result]:
-            score = getattr(one, "score", 0.0)
-            if isinstance(score, float) and not math.isfinite(score):
-                with self._lock:
+                self._times_ms.append(took_ms)
+            for one in answers:
+                score = getattr(one, "score", 0.0)
+                if isinstance(score, float) and not math.isfinite(score):
                     self._errors += 1
                     self._last = f"a score that is {score}"
 

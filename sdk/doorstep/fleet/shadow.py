@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from doorstep.errors import DoorstepError
+from doorstep.errors import DoorstepError, InputError
 from doorstep.files import write_atomic
 from doorstep.fleet.channel import Health
 from doorstep.fleet.health import Verdicts
@@ -46,10 +46,10 @@ class Shadow:
         self._thread.start()
 
     def offer(self, items: Sequence[Any], result: Any) -> None:
-        """Take a sample of what was just answered; never waits."""
+        """Take a sample of what was just answered, not refused; never waits."""
         results = result if isinstance(result, list) else [result]
         for item, one in zip(items, results, strict=True):
-            if random.random() >= self._health.shadow_share:  # noqa: S311 -- a sample, no secret
+            if isinstance(one, InputError) or random.random() >= self._health.shadow_share:  # noqa: S311 -- a sample, no secret
                 continue
             try:
                 self._queue.put_nowait((item, one))
