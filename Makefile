@@ -18,6 +18,9 @@ SECONDS ?= 60
 # What pip installs the suite from: a commit on GitHub, or the path of a checkout.
 TUF_CONFORMANCE ?= git+https://github.com/theupdateframework/tuf-conformance@1efa2da17860adcd50d442081bbcdd2095712f6c
 
+# Of the converters' tests, those that run in the shorter half.
+TASK_TESTS := $(wildcard $(patsubst %,converters/tests/test_%.py,images multi_label next_item sentence_* sound tabular_* taggers text_ranking))
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLE := examples/shopper_intents
@@ -71,11 +74,11 @@ browser: ## Chromium and Chinese fonts for the page's tests; where they cannot b
 test: $(INSTALLED) browser ## every test, in two halves at once
 	$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-workshop test-devices
 
-test-workshop: $(INSTALLED) ## tests of the converters
-	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest converters/tests
+test-workshop: $(INSTALLED) ## tests of the converters, but for tasks that read no text or make no labels
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest $(filter-out $(TASK_TESTS),$(wildcard converters/tests/test_*.py))
 
-test-devices: $(INSTALLED) ## tests of sdk and runtimes, boards and examples
-	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest sdk/tests runtimes/tests examples device_tests
+test-devices: $(INSTALLED) ## tests of sdk and runtimes, boards and examples, and of those tasks
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest sdk/tests runtimes/tests examples device_tests $(TASK_TESTS)
 
 convert: $(INSTALLED) ## TARGET=… [MODEL=…] [DATA=…] [BUDGET=…]: checkpoint → bundle
 	@test -n "$(TARGET)" || { echo 'name a target: make convert TARGET=arm64 (or x86-64, x86-64-vnni, arm64-dotprod, armv7)' >&2; exit 2; }
