@@ -51,10 +51,11 @@ def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dic
         return float(np.mean(gains))
 
     rows = data["train"]
+    precision = options.get("precision", "auto")
     epochs = round(options["epochs"] or min(20.0, max(2.0, _STEPS * _BATCH / len(rows))))
     course = Course(
         epochs, _BATCH, options["learning_rate"] or _RATE, seed=options["seed"], warmup=0.1,
-        precision=options.get("precision", "fp32"),
+        precision="fp32" if precision == "auto" else precision,  # bf16 tells texts that are much alike no longer apart
     )  # fmt: skip
     figures = fit(model, rows, loss_of, dev_figure, course, channel)
     model.save_pretrained(out)

@@ -22,8 +22,9 @@ from doorstep_converters.worker import Channel
 _BATCH = 32
 _SMALL_BATCH = 64
 _ASKED = 64  # texts that a teacher reads at once
-_RATE = 5e-5  # as Devlin et al. (BERT, 2019, section A.3) have it for encoders
-_RATES = {"": _RATE, "transformer": 2e-4}
+_WIDE_RATE, _NARROW_RATE = 5e-5, 3e-4  # of an encoder: Devlin et al. (BERT, 2019, section A.3); found on MiniLM
+_NARROW = 384  # numbers of a token's vector up to which an encoder counts as narrow
+_TRANSFORMER_RATE = 2e-4
 _SMALL_RATE = 3e-3
 _UNKNOWN = 0.1  # share of tokens that a small student does not get to see in training
 _HEAT = 2.0  # temperature of the distillation
@@ -64,12 +65,12 @@ def train(
     lessons = _lessons(made.tokenizer, data["train"], labels, most)
     if teacher is not None:
         lessons = _taught(lessons, data["train"], made.tokenizer, _Teacher(teacher, labels, most), most)
-    is_small = kind not in _RATES
+    is_small = kind not in ("", "transformer")
     unknown = made.tokenizer.unk_token_id if is_small else None
     loss_of = _Loss(made.model, unknown)
     exam = _Exam(made, data["dev"] or data["train"], labels, most, figure)
-    epochs = round(options["epochs"] or _epochs(len(lessons), is_small=bool(kind)))
-    rate = options["learning_rate"] or _RATES.get(kind, _SMALL_RATE)
+    epochs = round(options["epochs"] or _epochs(len(lessons), is_student=bool(kind)))
+    rate = options["learning_rate"] or (_SMALL_RATE if is_small else _rate(kind, made.model.config.hidden_size))
     precision = options.get("precision", "auto")
     if is_small and precision == "auto":
         precision = "fp32"  # so small a model gains nothing from less
@@ -82,11 +83,18 @@ def train(
     return figures
 
 
-def _epochs(rows: int, is_small: bool) -> float:
+def _rate(kind: str, width: int) -> float:
+    """Return the learning rate of an encoder, or of a transformer that was cut out of one."""
+    if kind:
+        return _TRANSFORMER_RATE
+    return _NARROW_RATE if width <= _NARROW else _WIDE_RATE
+
+
+def _epochs(rows: int, is_student: bool) -> float:
     """Return how often to pass over the rows: small tables often, and a student, which has more to learn, too."""
-    if is_small:
+    if is_student:
         return min(60.0, max(20.0, 1500 * _BATCH / rows))
-    return min(20.0, max(4.0, 300 * _BATCH / rows))
+    return min(20.0, max(6.0, 300 * _BATCH / rows))
 
 
 def _with_head(checkpoint: Path, labels: Sequence[str]) -> MadeTagger:
