@@ -10,6 +10,7 @@ from pathlib import Path
 _OURS = ("doorstep_converters.", "doorstep_runtimes.")
 # CPython 3.11 counts the depth of a tree once for all threads that parse: github.com/python/cpython/issues/106905
 _PARSING = threading.Lock()
+_BY_NAME = {"doorstep_converters.students": ("bilstm", "cnn", "hashed", "static")}  # imported when they are asked for
 _MESSENGER = "doorstep_converters.worker"  # carries a job's messages and computes nothing
 
 
@@ -40,7 +41,7 @@ def _reached(module: str) -> frozenset[str]:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting += _imported(name)
+            waiting += [*_imported(name), *(f"{name}.{part}" for part in _BY_NAME.get(name, ()))]
     return frozenset(reached)
 
 

@@ -29,9 +29,9 @@ from doorstep_converters.together import first_failure, launch_arguments
 _INDEX = "stage.json"
 _POLL_S = 0.05
 _TOOLS = (
-    "accelerate", "ai-edge-litert", "ai-edge-quantizer", "datasets", "litert-torch", "nncf", "numpy", "onnx", "onnx-ir",
-    "onnxruntime", "onnxscript", "openvino", "peft", "pillow", "pypinyin", "scikit-learn", "scipy", "sentencepiece",
-    "skl2onnx", "tokenizers", "torch", "transformers",
+    "accelerate", "ai-edge-litert", "ai-edge-quantizer", "datasets", "doorstep", "litert-torch", "nncf", "numpy",
+    "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "peft", "pillow", "pypinyin", "scikit-learn",
+    "scipy", "sentencepiece", "skl2onnx", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 
 Report = Callable[[float], None]

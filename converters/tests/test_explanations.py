@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from doorstep import Predictor
 from doorstep.bundle import seal
 from doorstep.device import Device
+from doorstep.errors import InputError, UsageError
+from doorstep.explain import Faithfulness
 from doorstep.pieces.linear import TOLERANCE
 from doorstep.predictor import LoadOptions
 from doorstep.tensors import Array
@@ -39,10 +42,11 @@ from doorstep_converters.stages import StageRunner
 from doorstep_converters.students.build import build_student
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks import find_craft
-from doorstep_converters.tasks.explained import faithfulness_note
+from doorstep_converters.tasks.explained import faithfulness_note, play
 from doorstep_converters.tasks.tabular_classification import read_table, save_estimator
 from doorstep_converters.tasks.tabular_classification_estimator import adds_up
 from doorstep_converters.variants import Workbench
+from doorstep_converters.worker import Channel
 
 LABELS = ("buy", "return", "ask", "complain")
 ENGINES = ("onnx-fp32", "onnx-int8", "openvino-fp16", "tflite-fp16", "numpy-fp16")
@@ -287,3 +291,30 @@ def test_a_convert_warns_of_explanations_that_point_no_better_than_chance(
     assert [note.startswith("explain: explanations: expected that deleting") for note in watch.said] == [
         True
     ] * is_warned
+
+
+def test_an_item_of_too_many_parts_costs_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of 33 filled fields could not be converted: the game refused, after everything was measured."""
+
+    class Refuses:
+        def __enter__(self) -> "Refuses":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def explain(self, item: str, max_parts: int) -> None:
+            if item == "wide":
+                raise InputError("item: expected at most 32 fields to explain, got 40")
+
+        def faithfulness(self, items: list[str], max_parts: int) -> Faithfulness:
+            for item in items:
+                self.explain(item, max_parts)
+            if not items:
+                raise UsageError("faithfulness: expected an item of two parts or more, got none")
+            return Faithfulness(len(items), 0.0)
+
+    monkeypatch.setattr("doorstep_converters.tasks.explained.Predictor.load", lambda *_, **__: Refuses())
+    channel = Channel(StringIO())
+    assert play(tmp_path, channel, "", "onnx-fp32", ["a", "wide", "b"])["ranked"] == 2
+    assert play(tmp_path, channel, "", "onnx-fp32", ["wide"]) == {}

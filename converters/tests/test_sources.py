@@ -13,6 +13,7 @@ import doorstep_converters
 from doorstep_converters import sources
 from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Stage
+from doorstep_converters.tasks import find_craft
 
 PACKAGE = {
     "__init__.py": "",
@@ -63,11 +64,21 @@ def test_a_stage_is_made_again_where_code_it_reaches_changes(package: Path, chan
         ("doorstep_converters.export.tflite", "doorstep_converters.export.classifier"),
         ("doorstep_converters.quantize.numpy", "doorstep_converters.export.numpy"),
         ("doorstep_runtimes.numpy", "doorstep_runtimes.numpy_math"),
+        ("doorstep_converters.distill", "doorstep_converters.students.cnn"),
+        ("doorstep_converters.students.build", "doorstep_converters.students.model"),
     ],
 )
 def test_real_jobs_reach_what_they_import(module: str, reached: str) -> None:
     assert reached in sources._reached(module)
     assert source_digest(module) != source_digest(reached)
+
+
+@pytest.mark.parametrize("task", ["token-classification", "text-ranking", "next-item", "tabular-classification"])
+def test_what_a_task_trained_follows_the_loop_that_trains(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    craft = find_craft(task)
+    before, read = craft.source_digest(), sources._source
+    monkeypatch.setattr(sources, "_source", lambda name: read(name) + (b"#" if name.endswith(".loop") else b""))
+    assert craft.source_digest() != before
 
 
 class _Garbage:

@@ -233,7 +233,7 @@ def test_a_tagger_tells_names_by_their_capitals() -> None:
     assert len({may, name, wine, rose}) == 4
 
 
-@pytest.mark.parametrize("name", ["hashed-8w-8f-99v", "static-8w-99v", "cnn-8w"])
+@pytest.mark.parametrize("name", ["hashed-8w-8f-99v", "static-8w-99v", "cnn-8w", "bilstm-3l-8w-8f"])
 def test_a_student_that_cannot_name_spans_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"student {name}: "):
         _convert(f"new:{name}", tmp_path, tmp_path / "cache")
@@ -265,6 +265,40 @@ def test_a_teacher_that_lacks_a_label_is_refused(tmp_path: Path) -> None:
         _convert(
             "new:cnn-16w-16f", tmp_path / "out", tmp_path / "cache", data=data, training=Training(teacher=str(teacher))
         )
+
+
+def test_a_teacher_whose_every_word_is_something_is_refused(encoder_only: Path, tmp_path: Path) -> None:
+    rows = [_row(*pair) for pair in TEXTS]
+    AutoModelForTokenClassification.from_pretrained(
+        encoder_only, id2label={0: "thing", 1: "verb"}, label2id={"thing": 0, "verb": 1}
+    ).save_pretrained(tmp_path / "teacher")
+    load_tokenizer(encoder_only).save_pretrained(tmp_path / "teacher")
+    data, training = _folder(tmp_path / "spans", rows), Training(teacher=str(tmp_path / "teacher"))
+    with pytest.raises(CheckpointError, match="a label O"):
+        _convert("new:cnn-16w-16f", tmp_path / "out", tmp_path / "cache", data=data, training=training)
+
+
+def test_a_head_learnt_again_is_a_new_one(encoder_only: Path, tmp_path: Path) -> None:
+    rows = [_row(*pair) for pair in TEXTS]
+    options = {"seed": 1, "epochs": 1, "learning_rate": 1e-12, "max_length": 64}
+    small = _train(tmp_path / "small", "cnn-16w-16f", rows, epochs=1)
+    found, data = [encoder_only], {"train": rows, "dev": rows}
+    other = [_row(*pair, label="brand") for pair in TEXTS]
+    for name, source, lessons in (("first", encoder_only, data), ("again", None, {"train": other, "dev": other})):
+        (tmp_path / name).mkdir()
+        options["seed"] += 1
+        craft = find_craft("token-classification")
+        craft.train(tmp_path / name, Channel(StringIO()), source or found[-1], lessons, options)
+        found.append(tmp_path / name)
+    first, again = (load_tagger(folder) for folder in found[1:])
+    assert "B-brand" in again.config.label2id
+    assert (first.classifier.weight - again.classifier.weight).abs().max() > 1e-3
+    layer = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.allclose(first.get_parameter(layer), again.get_parameter(layer), atol=1e-6)
+    wider = [_row(*pair, label=name) for pair, name in zip(TEXTS, "abcdefg", strict=True)]
+    (tmp_path / "wider").mkdir()
+    craft.train(tmp_path / "wider", Channel(StringIO()), small, {"train": wider, "dev": wider}, options)
+    assert load_tagger(tmp_path / "wider").config.num_labels == 15
 
 
 def test_a_transformer_student_begins_with_its_teachers_layers_and_head(encoder_only: Path, tmp_path: Path) -> None:

@@ -355,6 +355,24 @@ def test_sentence_folders_of_unknown_parts_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("modules.json", '{"a": 1}', "expected a list of modules"),
+        ("modules.json", "[1]", "expected a list of modules"),
+        ("modules.json", '[{"type": "x.Pooling", "path": "../../1_Pooling"}]', "expected folders such as 1_Pooling"),
+        ("1_Pooling/config.json", "[1]", "expected a JSON object"),
+        ("1_Pooling/config.json", '{"pooling_mode": 5}', "its pooling"),
+    ],
+)
+def test_sentence_folders_that_are_damaged_say_so(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]')
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=said):
+        read_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("checkpoint", "text", "said"),
     [
         ("new:forest", "a,label\n1,x\n2,y\n", "new:trees or new:mlp"),

@@ -40,6 +40,10 @@ def tagger_spec(name: str) -> StudentSpec:
         raise UsageError(f"student {name}: spans are named by a {', '.join(KINDS)}; expected one of them")
     if spec.kind != "transformer" and not spec.filters:
         raise UsageError(f"student {name}: expected filters, as in {spec.kind}-64w-96f")
+    if spec.kind == "bilstm" and spec.layers > 1:
+        raise UsageError(f"student {name}: a bilstm has one layer; leave {spec.layers}l out")
+    if spec.kind == "transformer" and (spec.filters or spec.head):
+        raise UsageError(f"student {name}: a transformer has neither filters nor a hidden layer in its head")
     return spec if spec.vocabulary else replace(spec, vocabulary=_VOCABULARY)
 
 

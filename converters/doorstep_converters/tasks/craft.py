@@ -25,6 +25,7 @@ from doorstep_converters.export.exportable import Exportable
 from doorstep_converters.pack import variant_of
 from doorstep_converters.parity import Bound, Parity
 from doorstep_converters.recipe import CONTROLLED, VariantPlan
+from doorstep_converters.sources import source_digest
 from doorstep_converters.stages import Output, Stage
 
 if TYPE_CHECKING:
@@ -295,11 +296,13 @@ class Craft:
         return {"task": self.task}
 
     def source_digest(self) -> str:
-        """Return a digest of this task's own code, so that kept stages follow it."""
-        module = Path(inspect.getfile(type(self)))
+        """Return a digest of this task's own code and of ours that it imports, so that kept stages follow them."""
+        module, name = Path(inspect.getfile(type(self))), type(self).__module__
         digest = hashlib.sha256()
         for path in sorted(module.parent.glob(f"{module.stem}*.py")):
             digest.update(path.read_bytes())
+            if name.startswith("doorstep_converters."):
+                digest.update(source_digest(f"{name.rpartition('.')[0]}.{path.stem}").encode())
         return digest.hexdigest()
 
     def run_training(

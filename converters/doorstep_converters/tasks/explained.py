@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doorstep.errors import UsageError
+from doorstep.errors import InputError, UsageError
+from doorstep.explain import Faithfulness
 from doorstep.predictor import Predictor
 from doorstep_converters.evaluation import thin
 from doorstep_converters.stages import Stage
@@ -61,9 +62,25 @@ def warning(ranked: float, shuffled: float) -> list[str]:
 def play(out: Path, channel: Channel, bundle: str, variant: str, items: list[Any]) -> dict[str, Any]:
     """Delete ranked and random parts of items; returns the mean losses, nothing where no item has two parts."""
     with Predictor.load(bundle, variant=variant, strict=True) as predictor:
+        read = [Path(item["file"]) if is_file_item(item) else item for item in items]
         try:
-            read = [Path(item["file"]) if is_file_item(item) else item for item in items]
-            found = predictor.faithfulness(read, max_parts=_PARTS)
+            found = _game(predictor, read)
         except UsageError:
             return {}
     return {**found._asdict(), "notes": warning(found.ranked, found.shuffled)}
+
+
+def _game(predictor: Predictor, items: list[Any]) -> Faithfulness:
+    """Play with all items, or where one has more parts than can be deleted, with the others."""
+    try:
+        return predictor.faithfulness(items, max_parts=_PARTS)
+    except InputError:
+        return predictor.faithfulness([one for one in items if _is_explained(predictor, one)], max_parts=_PARTS)
+
+
+def _is_explained(predictor: Predictor, item: Any) -> bool:
+    try:
+        predictor.explain(item, max_parts=_PARTS)
+    except InputError:
+        return False
+    return True

@@ -212,9 +212,10 @@ def _played(session: _Session, task: NextItem, items: Sequence[Any]) -> Faithful
 
 def _told(found: Faithfulness) -> str:
     """Return what the model card says of explanations."""
+    doubt = "; they are not to be relied on" if warning(found.ranked, found.shuffled) else ""
     return (
         "\nExplanations by occlusion: leaving out the items of a history by falling weight costs the best item's score "
-        f"{found.ranked:.3f} on average, in random order {found.shuffled:.3f}.\n"
+        f"{found.ranked:.3f} on average, in random order {found.shuffled:.3f}{doubt}.\n"
     )
 
 

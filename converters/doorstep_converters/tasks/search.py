@@ -106,7 +106,7 @@ class SearchCraft(RankedCraft, SentenceCraft):
             final = len(items) if rows else final
             items += [row["query"] for row in rows]
             truth += [row["relevant"] for row in rows]
-        calibration = tuple(row["query"] for row in thin(data.train, _CALIBRATION)) or tuple(texts)
+        calibration = (*(row["query"] for row in thin(data.train, _CALIBRATION)), *texts)  # a device reads both
         digest = items_digest([items, calibration, data.products])
         return Evaluation(tuple(items), tuple(truth), final, calibration, (), digest, probes, data.products)
 
@@ -121,13 +121,14 @@ class SearchCraft(RankedCraft, SentenceCraft):
         self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]
     ) -> list[dict[str, float]]:
         products, fields = plan["corpus"], plan["options"]["text_fields"]
+        kept = {**plan, "max_length": plan["options"]["max_length"]}  # what a device reads of a product added to it
         target = plan["shared"] / "catalogue"
         target.mkdir()
         texts = [product_text(row, fields) for row in products]
-        write_catalogue(products, texts, self.encode(folder, tokenizer, texts, plan), target)
+        write_catalogue(products, texts, self.encode(folder, tokenizer, texts, kept), target)
         names = [path.name for path in target.iterdir()]
         catalogue = Catalogue.open(lambda name: target / name, names, fields)
-        vectors = self.encode(folder, tokenizer, items, plan)
+        vectors = self.encode(folder, tokenizer, items, kept)
         weights = Weights(**plan["options"]["weights"])
         found = [catalogue.search(query, v, _TOP, {}, weights) for query, v in zip(items, vectors, strict=True)]
         return [{hit.row["id"]: hit.score for hit in hits} or {"nothing": 1.0} for hits in found]

@@ -79,6 +79,8 @@ def write(out: Path, student: SentenceEncoder, teacher: Path, spec: StudentSpec,
     (out / "1_Pooling").mkdir()
     flags = {name: kind in pooled.pooling for name, kind in POOLING.items()}
     pooling = {"word_embedding_dimension": pooled.model.config.hidden_size, **flags}
+    if list(pooled.pooling) != [kind for kind in POOLING.values() if kind in pooled.pooling]:
+        pooling["pooling_mode"] = list(pooled.pooling)  # flags have an order of their own
     (out / "1_Pooling/config.json").write_text(json.dumps(pooling, indent=1), encoding="utf-8")
     (out / _LIMITS).write_text(json.dumps({"max_seq_length": options["reads"], "do_lower_case": False}), "utf-8")
     if (teacher / PROMPTS).is_file():

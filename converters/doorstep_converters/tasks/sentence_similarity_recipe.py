@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from doorstep.errors import CheckpointError
+from doorstep_converters.checkpoint import read_json
 
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
 PROMPTS = "config_sentence_transformers.json"
 _VECTOR = "sentence_embedding"
+_FOLDER = re.compile(r"\d+_\w+")  # of a module, beside the checkpoint and not elsewhere
 _STEPS = re.compile("(Transformer)?(Pooling)?(Dense)*(Normalize)?")
 # In the order in which sentence-transformers sets the vectors side by side, whatever the order in the file.
 POOLING = {
@@ -45,10 +47,12 @@ def read_recipe(folder: Path) -> Recipe:
     """
     if not (folder / "modules.json").is_file():
         return Recipe()
-    modules = [
-        (str(module.get("type", "")).rpartition(".")[2], str(module.get("path", "")))
-        for module in _json(folder / "modules.json")
-    ]
+    plain = _json(folder / "modules.json")
+    if not isinstance(plain, list) or not all(isinstance(module, dict) for module in plain):
+        raise CheckpointError(f"{folder}/modules.json: expected a list of modules")
+    modules = [(str(one.get("type", "")).rpartition(".")[2], str(one.get("path", ""))) for one in plain]
+    if strange := [path for _, path in modules if path and not _FOLDER.fullmatch(path)]:
+        raise CheckpointError(f"{folder}/modules.json: expected folders such as 1_Pooling, got {strange[0]!r:.60}")
     if unknown := [kind for kind, _ in modules if kind not in _KNOWN]:
         raise CheckpointError(f"{folder}: expected modules {', '.join(_KNOWN)}, got {', '.join(unknown)}")
     if not _STEPS.fullmatch("".join(kind for kind, _ in modules)):
@@ -61,11 +65,11 @@ def read_recipe(folder: Path) -> Recipe:
 
 def _pooling(folder: Path) -> tuple[str, ...]:
     """Read which poolings a folder names: by a flag each, or by a name or a list of names under `pooling_mode`."""
-    plain = _json(folder / "config.json")
+    plain = read_json(folder / "config.json")
     names = plain.get("pooling_mode")
     if names is None:
         names = [name for key, name in POOLING.items() if plain.get(key)]
-    listed = [names] if isinstance(names, str) else list(names)
+    listed = names if isinstance(names, list) else [names]
     wanted = tuple(str(name).removesuffix("_tokens") for name in listed)
     if not wanted or not set(wanted) <= set(POOLING.values()) or plain.get("include_prompt") is False:
         raise CheckpointError(f"{folder}: its pooling is none of {', '.join(POOLING.values())}, with prompts")
@@ -77,7 +81,7 @@ def read_prompts(folder: Path) -> dict[str, Any]:
     path = folder / PROMPTS
     if not path.is_file():
         return {}
-    plain = _json(path)
+    plain = read_json(path)
     prompts = {str(name): str(text) for name, text in (plain.get("prompts") or {}).items() if text}
     default = plain.get("default_prompt_name")
     return {"prompts": prompts, **({"default_prompt": default} if default in prompts else {})}
@@ -88,7 +92,7 @@ def load_dense(folder: Path) -> Any:
     from safetensors.torch import load_file
     from torch import nn
 
-    plain = _json(folder / "config.json")
+    plain = read_json(folder / "config.json")
     if plain.get("use_residual") or plain.get("module_input_name", _VECTOR) != _VECTOR:
         raise CheckpointError(f"{folder}: expected a layer on the {_VECTOR}, without a residual; got {plain!s:.200}")
     if not (folder / "model.safetensors").is_file():

@@ -53,7 +53,8 @@ class Texts(NamedTuple):
         for place, name in enumerate(("dev", "test")):
             if not parts[name]:
                 parts[name] = parts["train"][place::10]
-                parts["train"] = [text for text in parts["train"] if text not in set(parts[name])]
+                held_out = set(parts[name])
+                parts["train"] = [text for text in parts["train"] if text not in held_out]
         found = cls(parts["train"], thin(parts["dev"], _JUDGED), thin(parts["test"], _JUDGED))
         if len(found.train) < _FEWEST or min(len(found.dev), len(found.test)) <= NEIGHBOURS:
             raise DataError(

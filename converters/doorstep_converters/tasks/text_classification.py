@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from doorstep_converters.variants import Trial, Workbench
 
 _TIMED_LENGTH = 64  # tokens of the text that latency is measured on, where the bundle reads that many
-_TOKEN_CHARACTERS = 6  # of an English token and the space before it, and a few more
-_FIRST_SPACELESS = "\u0e00"  # from here on, most scripts have about a token a character
+_TOKEN_CHARACTERS = 10  # of a long token and the space before it, in scripts with spaces
+_FIRST_DENSE, _DENSE_CHARACTERS = "\u0e00", 4  # from here on scripts say more in a character; of a long token
 
 
 class TextClassification(Craft):
@@ -178,14 +178,14 @@ def length_option(job: "Job", checkpoint: Checkpoint) -> dict[str, Any]:
 def timed_text(evaluation: Evaluation, options: dict[str, Any]) -> Timed:
     """Join texts and cut them to the tokens that latency is measured on."""
     length = min(_TIMED_LENGTH, options["max_length"])
-    item = " ".join(text for text in evaluation.items[evaluation.probes :] or evaluation.items)
+    item = " ".join(" ".join(text.split()) for text in evaluation.items[evaluation.probes :] or evaluation.items)
     return Timed(_beginning(item, length), {"max_length": length}, length)
 
 
 def _beginning(text: str, length: int) -> str:
-    """Return as much of `text` as makes `length` tokens or a few more: to tokenize what is then cut takes time too."""
-    read = accumulate(1.0 if character >= _FIRST_SPACELESS else 1.0 / _TOKEN_CHARACTERS for character in text)
-    return text[: 1 + sum(1 for _ in takewhile(lambda tokens: tokens < length, read))]
+    """Return a part of `text` that makes `length` tokens and not many times more: to tokenize what is cut is work."""
+    made = accumulate(1 / (_DENSE_CHARACTERS if one >= _FIRST_DENSE else _TOKEN_CHARACTERS) for one in text)
+    return text[: 1 + sum(1 for _ in takewhile(lambda tokens: tokens < length, made))]
 
 
 CRAFT = TextClassification()

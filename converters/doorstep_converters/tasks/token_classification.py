@@ -81,9 +81,13 @@ class TokenCraft(TextCraft):
             return None
         own = Training(seed=asked.seed, precision=asked.precision)
         plain = replace(job, checkpoint=asked.teacher, training=own)
-        teacher = self.learn(plain, self.find(plain), data, bench)
-        if job.checkpoint.startswith("new:transformer") and is_small(teacher.model_type):
-            raise UsageError(f"{job.checkpoint}: expected an encoder's layers to begin with, got {teacher.model_type}")
+        found = self.find(plain)
+        if job.checkpoint.startswith("new:transformer") and (found.is_new or is_small(found.model_type)):
+            raise UsageError(f"{job.checkpoint}: expected an encoder's layers to begin with, got {found.model_type}")
+        teacher = self.learn(plain, found, data, bench)
+        if "O" not in (teacher.labels or ()):
+            named = ", ".join(teacher.labels or ())
+            raise CheckpointError(f"{asked.teacher}: expected a label O, of words in no span, got {named:.80}")
         if unknown := sorted(label for label in names_of(data.train) if not places_of(label, teacher.labels or ())):
             raise CheckpointError(
                 f"{asked.teacher}: this teacher knows no label {unknown[0]!r}; train it on the same data"

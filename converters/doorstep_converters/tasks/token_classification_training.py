@@ -11,6 +11,7 @@ from transformers import AutoModelForTokenClassification, set_seed
 from doorstep.tasks import softmax
 from doorstep.tasks.token_classification import Decoder, TokenOptions
 from doorstep.tensors import Array
+from doorstep_converters.architectures import register_architectures
 from doorstep_converters.lessons import padded
 from doorstep_converters.losses import logit_loss
 from doorstep_converters.students.build_tagger import MadeTagger, load_tagger, make_tagger, tagger_spec
@@ -98,14 +99,22 @@ def _epochs(rows: int, is_student: bool) -> float:
 
 
 def _with_head(checkpoint: Path, labels: Sequence[str]) -> MadeTagger:
+    """Return a checkpoint with a new head; one that it has is of other labels, even where they are as many."""
+    register_architectures()
     model = AutoModelForTokenClassification.from_pretrained(
         checkpoint,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: place for place, label in enumerate(labels)},
+        ignore_mismatched_sizes=True,
         local_files_only=True,
+        use_safetensors=True,
         dtype=torch.float32,
     )
+    new = AutoModelForTokenClassification.from_config(model.config)
+    for name in ("classifier", "head"):
+        if hasattr(model, name):
+            setattr(model, name, getattr(new, name))
     return MadeTagger(model, load_tokenizer(checkpoint))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from doorstep.errors import InputError
 from doorstep.explanation import Known
+from doorstep.given import plain
 
 
 class FieldPieces:
@@ -36,4 +37,4 @@ class FieldPieces:
 
     def told(self, weights: Sequence[float]) -> dict[str, tuple[Known, ...]]:
         fields = zip(self._names, weights, strict=True)
-        return {"fields": tuple(Known(name, self._item[name], weight) for name, weight in fields)}
+        return {"fields": tuple(Known(name, plain(self._item[name]), weight) for name, weight in fields)}

@@ -79,6 +79,7 @@ type Explanations {
 }
 
 type Explanation {
+  "logit is null where weights are losses of the score; else they add up to it, from the bias on."
   label: String!, score: Float!, parts: [Part!]!, regions: [Region!]!, segments: [Segment!]!, steps: [Step!]!
   fields: [Known!]!, logit: Float, bias: Float!
 }
