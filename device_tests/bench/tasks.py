@@ -70,7 +70,7 @@ TRIALS = (
         for checkpoint, method in (("imagenet:224", ("--finetune", "head")), ("imagenet:128", ("--epochs", "15")))
         for column, baseline in (("class", 0.670), ("coarse_class", 0.797))
     ),
-    Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "3")),
+    Trial("token-classification", _ENCODER, "nlu_snips", "span-f1", 0.946, ("--epochs", "8")),
     *(
         Trial("token-classification", f"new:{student}", "nlu_snips", "span-f1", 0.946, arguments, note=note)
         for student in ("cnn-3l-64w-128f-128h", "bilstm-64w-96f")
