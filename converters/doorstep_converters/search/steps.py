@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doorstep.bundle import Bundle
-from doorstep.errors import DataError
+from doorstep.errors import ConversionError, DataError
 from doorstep.files import write_atomic
 from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
@@ -163,8 +163,12 @@ class Steps:
             return Judged((), lost)
         points = []
         for variant in report.manifest.variants:
-            gates = self.judge(report.bundle, variant.name, "dev")
-            figures = {**self.meter.figures(report.bundle, variant, self.run), **gate_figures(gates)}
+            try:
+                measured = self.meter.figures(report.bundle, variant, self.run)
+            except ConversionError as error:  # the device may lack this variant's engine
+                lost[variant.name] = str(error)
+                continue
+            figures = {**measured, **gate_figures(self.judge(report.bundle, variant.name, "dev"))}
             points.append(Point(choice, variant.name, figures, str(checkpoint), self.meter.where, student.digest))
         return Judged(tuple(points), lost)
 

@@ -88,7 +88,10 @@ class Study:
         for point in self._whole(self._leaders):
             student, name = recall(_folder(point)), f"{_REFINE}/{point.choice}/{point.digest}"
             if student is not None and name not in self._study.user_attrs:
-                judged = self._steps.measure(point.choice, student, wanted)
+                try:
+                    judged = self._steps.measure(point.choice, student, wanted)
+                except ConversionError as error:
+                    judged = Judged(lost=dict.fromkeys(wanted, str(error)))
                 self._study.set_user_attr(name, asdict(judged))
 
     def tried(self) -> list[Tried]:
@@ -211,7 +214,9 @@ class Study:
         judged = self._steps.measure(choice.name, trained, self._order.wanted_variants())
         if not judged.points:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in judged.lost.items())
-            return Tried(choice.name, "failed", f"none of its variants could be made: {reasons}", rungs=rungs)
+            return Tried(
+                choice.name, "failed", f"none of its variants could be measured: {reasons}", rungs=rungs
+            )
         return Tried(choice.name, "measured", points=judged.points, rungs=rungs, lost=judged.lost)
 
     def _rung_score(self, drop: float, size: int) -> float:
