@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,14 +19,14 @@ from doorstep import Predictor
 from doorstep.bundle import Bundle
 from doorstep.cli.main import main
 from doorstep.device import Device
-from doorstep.errors import BudgetError, DataError, UsageError
+from doorstep.errors import BudgetError, ConversionError, DataError, UsageError
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.job import Cost, Job, Training
 from doorstep_converters.pipeline import workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe_file import read_recipe
-from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
+from doorstep_converters.search.front import Judged, Point, Tried, choose, nearest, pareto, within
 from doorstep_converters.search.latency import factor, is_measured_here
 from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.report import best_by_latency, summary, to_plain, write_search_report
@@ -34,9 +35,11 @@ from doorstep_converters.search.space import Choice, PruneSpec, default_students
 from doorstep_converters.search.steps import Steps
 from doorstep_converters.search.study import Study
 from doorstep_converters.search.teaching import Teaching
+from doorstep_converters.stages import Output, recall
 from doorstep_converters.targets import TARGETS
 
 LABELS = ("buy", "ask", "return")
+JOB = Job("x", "x86-64", Path())
 Make = Callable[[str], Path]
 
 
@@ -97,10 +100,13 @@ def test_names_of_pruned_teachers_decode(name: str) -> None:
         ({"prefer": "beauty"}, "accuracy, speed, size, got 'beauty'"),
         ({"trials": 0}, "one trial or more"),
         ({"minutes": 0.0}, "minutes above 0"),
+        ({"measure_on": "clerk@board", "workers": 2}, "one candidate at a time.*leave --workers or --measure-on out"),
+        ({"job": replace(JOB, task="sentence-similarity")}, "makes text classifiers; leave --task or --budget out"),
+        ({"job": replace(JOB, is_pickle_allowed=True)}, "--allow-pickle.*as safetensors first"),
     ],
 )
 def test_a_wrong_order_is_named(change: dict[str, object], message: str) -> None:
-    order = Order(Job("x", "x86-64", Path()), parse_budget("drop<=1"))
+    order = Order(JOB, parse_budget("drop<=1"))
     with pytest.raises(UsageError, match=message):
         check_order(replace(order, **change))
 
@@ -493,6 +499,44 @@ def test_a_search_without_data_asks_for_it(make_checkpoint: Make, tmp_path: Path
     job = Job(str(make_checkpoint("bert")), "x86-64", tmp_path, cache=tmp_path / "cache")
     with pytest.raises(DataError, match="give them with --data"):
         search(Order(job, parse_budget("drop<=1")), Lines())
+
+
+class _OneMeasure:
+    """Steps whose student is measured as `onnx-int8` and as nothing else."""
+
+    teacher = data = Output(Path(), {}, "", is_cached=False)
+
+    def __init__(self, student: Output) -> None:
+        self._student = student
+
+    def judged_by(self) -> list[object]:
+        return []
+
+    def build(self, choice: Choice) -> Output:
+        return self._student
+
+    def measure(self, choice: str, student: Output, variants: tuple[str, ...]) -> Judged:
+        if variants != ("onnx-int8",):
+            raise ConversionError("the disk is full")
+        checkpoint = str(student.folder / "checkpoint")
+        return Judged((replace(SMALL, choice=choice, checkpoint=checkpoint, digest=student.digest),))
+
+
+def test_a_student_that_cannot_be_refined_keeps_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student/stage.json").write_text('{"result": {}, "files": {}}')
+    student = recall(tmp_path / "student")
+    assert student is not None
+    job = Job("x", "x86-64", tmp_path, cache=tmp_path)
+    wanted = {"variants": ("onnx-int8",), "refined": ("onnx-fp16",)}
+    order = Order(job, parse_budget("drop<=1"), students=("pruned",), augmented=(False,), trials=1, **wanted)
+    study = Study(order, cast(Steps, _OneMeasure(student)))
+    study.enqueue()
+    study.work()
+    study.refine()
+    (tried,) = study.tried()
+    assert [point.variant for point in tried.points] == ["onnx-int8"]
+    assert tried.lost == {"onnx-fp16": "the disk is full"}
 
 
 @pytest.mark.slow
