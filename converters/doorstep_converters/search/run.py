@@ -138,12 +138,10 @@ def _pack(
     """Pack the chosen student with every variant of it that keeps to the budget."""
     fitting = [point.variant for point in within(points, order.budget) if point.choice == chosen.choice]
     job = replace(
-        order.job,
-        checkpoint=chosen.checkpoint,
+        order.job.of_finished(chosen.checkpoint),
         name=name,
         variants=tuple(dict.fromkeys(fitting)),
         bound=_FAITHFUL,
-        training=replace(order.job.training, is_forced=False, method="full", teacher=None),
     )
     trial = convert(replace(job, out=job.cache / "search" / "chosen", key=None), watch)
     steps.count(trial, _PACKING)

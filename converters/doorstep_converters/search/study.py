@@ -214,9 +214,7 @@ class Study:
         judged = self._steps.measure(choice.name, trained, self._order.wanted_variants())
         if not judged.points:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in judged.lost.items())
-            return Tried(
-                choice.name, "failed", f"none of its variants could be measured: {reasons}", rungs=rungs
-            )
+            return Tried(choice.name, "failed", f"none of its variants could be measured: {reasons}", rungs=rungs)
         return Tried(choice.name, "measured", points=judged.points, rungs=rungs, lost=judged.lost)
 
     def _rung_score(self, drop: float, size: int) -> float:
