@@ -43,7 +43,7 @@ def convert(job: Job, watch: Watch) -> Report:
     craft.check_training(job)
     data = craft.read(job)
     source = craft.find(job)
-    name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
+    name = bundle_name(job, data)
     check_order(job.out, name, job.key)
     with _lock(job.out, name), workbench(job, name, watch) as bench:
         checkpoint = craft.learn(job, source, data, bench)
@@ -108,6 +108,11 @@ def require_nothing_learnt(job: Job) -> None:
             f"{job.checkpoint}: it has learnt already, so nothing is trained and {unused[0]} has no use; leave it out, "
             "or give it a new head, learnt from the data: --retrain"
         )
+
+
+def bundle_name(job: Job, data: Splits | None) -> str:
+    """Return the name of the bundle: the one that was asked for, the data's or the checkpoint's."""
+    return job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
 
 
 def wanted_plans(job: Job, target: Target) -> list[VariantPlan]:

@@ -163,7 +163,7 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
         (RECIPE.replace('budget = "size<=2MB, drop<=0.5"', ""), "needs a budget"),
         (RECIPE + '\n[augment]\ntransforms = ["tpyo"]\n', "got 'tpyo'"),
         (RECIPE + "\n[distillation]\nvectors = 1.0\n", "did you mean 'vector'"),
-        (RECIPE + '\n[display_names]\nzh = "names.json"\n', "expected a file like labels.zh.json"),
+        (RECIPE + '\n[display_names]\nzh = "names.json"\n', "names.json: expected a JSON object of label to name"),
     ],
 )
 def test_a_wrong_recipe_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -189,6 +189,7 @@ def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -
         mixup = 0.2
         [display_names]
         zh = "labels.zh.json"
+        zh-TW = "labels.zh.json"
     """
     texts = 'task = "text-classification"\nunlabelled = "chats.txt"\n'
     (tmp_path / "recipe.toml").write_text(texts + RECIPE + tables)
@@ -200,7 +201,7 @@ def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -
     assert job.augment.transforms == ("translate", "neighbours+typo")
     assert (job.augment.there, job.augment.back) == (str(tmp_path / "mt-there"), "hub/back")
     assert (job.training.method, job.training.mixup) == ("lora", 0.2)
-    assert job.display_names == {"zh": {"late": "晚到"}}
+    assert job.display_names == {"zh": {"late": "晚到"}, "zh-TW": {"late": "晚到"}}
     assert order.teaching == Teaching(relations=0.5, tables=8)
 
 
@@ -213,6 +214,30 @@ def test_a_dry_run_without_a_budget_names_the_variants(
     assert "onnx-int8-static" in out
     assert "not openvino-int8-static: OpenVINO on ARM computes" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere/model"], "/nowhere/model: no such folder"),
+        (["package:no_such_package"], "package:no_such_package is not installed"),
+        (["new:trees", "--task", "tabular-classification", "--finetune", "lora"], "--finetune lora: tabular"),
+        (["/nowhere/model", "--budget", "drop<=1"], "/nowhere/model: no such folder"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *arguments, "--target", "arm64", "--dry-run"]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("checkpoint", "name"), [("{}", "bert"), ("some/where", "where")])
+def test_a_dry_run_names_the_bundle_as_the_run_would(
+    checkpoint: str, name: str, make_checkpoint: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", checkpoint.format(make_checkpoint("bert")), "--target", "arm64", "--dry-run"]) == 0
+    assert f"bundle      dist/{name}.bundle" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_the_plan_and_does_nothing(

@@ -19,7 +19,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only a search under a budget takes."""
     group = parser.add_argument_group("search under a budget")
     group.add_argument("--budget", default="", help="bounds: 'size<=2MB, p95<=2ms, drop<=0.5'; others in the docs")
-    group.add_argument("--dry-run", action="store_true", help="print the plan of the search and do nothing")
+    group.add_argument("--dry-run", action="store_true", help="print the plan of the convert or the search")
     group.add_argument("--students", default="", help="comma-separated names; default: the ladder")
     group.add_argument(
         "--unlabelled", type=Path, metavar="FILE",
