@@ -257,7 +257,11 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     ("extra", "message"),
     [
         (["--budget", "siez<=2MB"], "did you mean 'size'"),
-        (["--unlabelled", "more.txt"], "add --budget"),
+        (["--unlabelled", "more.txt"], "--unlabelled: a search alone reads it; add --budget, or leave it out"),
+        (["--measure-on", "clerk@board"], "--measure-on: a search alone reads it"),
+        (["--students", "pruned-1l"], "--students: a search alone reads it"),
+        (["--prefer", "size", "--dry-run"], "--prefer: a search alone reads it"),
+        (["--workers", "2"], "--workers: a search alone reads it"),
     ],
 )
 def test_the_command_line_names_what_is_wrong(
@@ -265,6 +269,22 @@ def test_the_command_line_names_what_is_wrong(
 ) -> None:
     assert main(["convert", "x", "--target", "arm64", "--data", str(reviews), *extra]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--target", "arm64"], ["--budget", "drop<=1"], ["--data", "x.csv"], ["--unlabelled", "more.txt"],
+        ["--measure-on", "clerk@board"], ["--augment", "typo"], ["--teacher", "x"], ["--retrain"], ["--out", "x"],
+        ["--display-names", "labels.zh.json"],
+    ],
+)  # fmt: skip
+def test_a_recipe_file_is_not_told_otherwise_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    assert main(["convert", str(tmp_path / "recipe.toml"), *extra, "--json", "--dry-run"]) == 1
+    assert f"recipe.toml: it says everything itself; write {extra[0]} into it" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
