@@ -44,9 +44,8 @@ class Study:
         self._order = order
         self._steps = steps
         self._deadline = time.monotonic() + 60 * order.minutes
-        folder = order.job.cache / "search"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.journal = folder / f"{_key(order, steps)}.journal"
+        self.journal = journal_of(order, steps)
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
         self._study = self._open(place)
 
     def enqueue(self) -> None:
@@ -226,6 +225,11 @@ class Study:
         drop, size = point.figures["drop"] or 0.0, point.figures["size"] or 0.0
         excess = min(100.0, self._order.budget.excess(point.figures))
         return 10 * excess + self._rung_score(drop, int(size))
+
+
+def journal_of(order: Order, steps: Steps) -> Path:
+    """Return where the journal of a search lies."""
+    return order.job.cache / "search" / f"{_key(order, steps)}.journal"
 
 
 def _folder(point: Point) -> Path:
