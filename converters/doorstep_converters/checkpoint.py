@@ -172,9 +172,15 @@ def find_folder(source: str, is_pickle_allowed: bool = False) -> Path:
         return folder
     if folder.exists():
         raise CheckpointError(f"{source}: expected a folder; for an exported file use: doorstep adopt {source}")
-    if source.count("/") > 1 or source.startswith((".", "/", "~")):
+    if not is_hub_id(source):
         raise CheckpointError(f"{source}: no such folder")
     return _download(source, is_pickle_allowed)
+
+
+def is_hub_id(source: str) -> bool:
+    """Tell whether a checkpoint can only be one of the hub's."""
+    is_local = source.startswith((".", "/", "~", "package:", "new:")) or source.count("/") > 1
+    return not is_local and not Path(source).exists()
 
 
 def _download(source: str, is_pickle_allowed: bool) -> Path:

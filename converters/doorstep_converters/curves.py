@@ -7,13 +7,13 @@ CURVES = "logs"
 """Folder of a stage's output for its curves."""
 
 
-def make_room(shown: Path, begun: Path) -> None:
-    """Remove an earlier training's curves from `shown`; those of one that a kill interrupted stay, as it goes on.
+def make_room(shown: Path, begun: Path, goes_on: bool) -> None:
+    """Remove an earlier training's curves from `shown`; those of one that a kill interrupted stay where it goes on.
 
     Args:
         begun: file that says where the curves of this very training began; it goes with `keep_curves`.
     """
-    if begun.is_file() and begun.read_text(encoding="utf-8") == str(shown):
+    if goes_on and begun.is_file() and begun.read_text(encoding="utf-8") == str(shown):
         return
     shutil.rmtree(shown, ignore_errors=True)
     begun.parent.mkdir(parents=True, exist_ok=True)

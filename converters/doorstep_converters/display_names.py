@@ -15,17 +15,15 @@ def read_display_names(paths: Iterable[Path]) -> dict[str, dict[str, str]]:
     Raises:
         DataError: unreadable, not such a name, or no object of label to name.
     """
-    return {_locale(path): _read(path) for path in paths}
+    return {_locale(path): read_names(path) for path in paths}
 
 
-def _locale(path: Path) -> str:
-    parts = path.name.split(".")
-    if len(parts) < 3:
-        raise DataError(f"{path}: expected a file like labels.zh.json that maps labels to names")
-    return parts[-2]
+def read_names(path: Path) -> dict[str, str]:
+    """Return label to name.
 
-
-def _read(path: Path) -> dict[str, str]:
+    Raises:
+        DataError: unreadable, or no object of label to name.
+    """
     try:
         with open(path, "rb") as file:
             names = json.loads(file.read(_MAX_BYTES))
@@ -34,3 +32,10 @@ def _read(path: Path) -> dict[str, str]:
     if not isinstance(names, dict):
         raise DataError(f"{path}: expected a file like labels.zh.json that maps labels to names")
     return {str(label): str(name) for label, name in names.items()}
+
+
+def _locale(path: Path) -> str:
+    parts = path.name.split(".")
+    if len(parts) < 3:
+        raise DataError(f"{path}: expected a file like labels.zh.json that maps labels to names")
+    return parts[-2]

@@ -1,6 +1,6 @@
 """What a convert is asked to do, and what came of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from doorstep.manifest import Manifest, Measured
@@ -82,6 +82,10 @@ class Job:
     unlabelled: Path | None = None
     temperature: float = 1.0
     card: str = ""
+
+    def of_finished(self, checkpoint: str) -> "Job":
+        """Return the same job for a checkpoint that has learnt already."""
+        return replace(self, checkpoint=checkpoint, training=Training(), augment=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,12 @@ def convert(job: Job, watch: Watch) -> Report:
     craft.check_training(job)
     data = craft.read(job)
     source = craft.find(job)
-    name = job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
+    name = bundle_name(job, data)
     check_order(job.out, name, job.key)
     with _lock(job.out, name), workbench(job, name, watch) as bench:
         checkpoint = craft.learn(job, source, data, bench)
         if checkpoint is source:
-            _require_nothing_learnt(job)
+            require_nothing_learnt(job)
         evaluation = craft.plan(job, data, checkpoint)
         options = craft.options(job, checkpoint)
         trial = bench.prepare(craft, checkpoint, evaluation, options, target.can_saturate)
@@ -87,14 +87,32 @@ def require_bundle(report: Report) -> None:
         raise ParityError(f"no variant survived, so there is no bundle: {reasons}")
 
 
-def _require_nothing_learnt(job: Job) -> None:
-    """Refuse what was asked of a training that the checkpoint did not need."""
-    asked = f"--teacher {job.training.teacher}" if job.training.teacher else f"--finetune {job.training.method}"
-    if job.training.teacher or job.training.method != "full":
+def require_nothing_learnt(job: Job) -> None:
+    """Refuse what was asked of a training that the checkpoint did not need.
+
+    Raises:
+        UsageError: a way to train, or texts to train on.
+    """
+    asked = job.training
+    wanted = {
+        f"--teacher {asked.teacher}": asked.teacher,
+        f"--finetune {asked.method}": asked.method != "full",
+        f"--augment {','.join(job.augment.transforms) if job.augment else ''}": job.augment,
+        f"--epochs {asked.epochs}": asked.epochs is not None,
+        f"--learning-rate {asked.learning_rate}": asked.learning_rate is not None,
+        f"--mixup {asked.mixup}": asked.mixup,
+        f"--processes {asked.processes}": asked.processes > 1,
+    }
+    if unused := [option for option, is_asked in wanted.items() if is_asked]:
         raise UsageError(
-            f"{job.checkpoint}: it has a head already, so nothing is trained and {asked} has no use; leave it out, or "
-            "give it a new head, learnt from the data: --retrain"
+            f"{job.checkpoint}: it has learnt already, so nothing is trained and {unused[0]} has no use; leave it out, "
+            "or give it a new head, learnt from the data: --retrain"
         )
+
+
+def bundle_name(job: Job, data: Splits | None) -> str:
+    """Return the name of the bundle: the one that was asked for, the data's or the checkpoint's."""
+    return job.name or (data.name if data else Path(job.checkpoint).name.removeprefix("package:"))
 
 
 def wanted_plans(job: Job, target: Target) -> list[VariantPlan]:

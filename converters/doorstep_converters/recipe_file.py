@@ -23,7 +23,7 @@ from doorstep.errors import UsageError
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.data import Columns
-from doorstep_converters.display_names import read_display_names
+from doorstep_converters.display_names import read_names
 from doorstep_converters.job import PRECISIONS, Job, Training
 from doorstep_converters.parity import Bound
 from doorstep_converters.search.order import Order
@@ -116,7 +116,7 @@ def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
         eval_limit=plain.get("eval_limit", 1000),
         augment=_augment(plain, path, training.get("teacher") or (checkpoint if "budget" in plain else None)),
         unlabelled=beside / plain["unlabelled"] if "unlabelled" in plain else None,
-        display_names=read_display_names(beside / name for name in _names(plain, path)),
+        display_names={locale: read_names(beside / name) for locale, name in _names(plain, path).items()},
     )
 
 
@@ -136,11 +136,11 @@ def _augment(plain: dict[str, Any], path: Path, teacher: str | None) -> AugmentP
     return plan
 
 
-def _names(plain: dict[str, Any], path: Path) -> list[str]:
-    """Return the files that `[display_names]` names: `zh = "labels.zh.json"`."""
+def _names(plain: dict[str, Any], path: Path) -> dict[str, str]:
+    """Return locale to file, as `[display_names]` names them: `zh = "labels.zh.json"`."""
     table = plain.get("display_names", {})
     _check(table, dict.fromkeys(table, str), f"{path.name}: [display_names]")
-    return list(table.values())
+    return table
 
 
 def _beside(folder: Path, checkpoint: str) -> str:

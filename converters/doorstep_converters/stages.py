@@ -59,6 +59,11 @@ class Stage:
     processes: int = 1
 
     @property
+    def goes_on(self) -> bool:
+        """Whether a kill leaves something to go on from: `channel.kept`, or a folder that the caller names."""
+        return self.is_resumable or "resume" in self.arguments
+
+    @property
     def key(self) -> str:
         """Digest of what the output depends on: inputs, arguments, the job's own code and the tools' versions."""
         source = source_digest(self.job.partition(":")[0])
@@ -125,7 +130,7 @@ class StageRunner:
         unfinished = self._unfinished(folder.name) if stage.is_resumable else None
         shown, begun = self._logs / stage.name, self._cache / "begun" / folder.name
         shutil.rmtree(folder, ignore_errors=True)
-        make_room(shown, begun)
+        make_room(shown, begun, stage.goes_on)
         with folder_aside(folder) as aside:
             start = time.monotonic()
             result = self._spawn(stage, aside, unfinished, report, threads)

@@ -5,17 +5,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from doorstep.bundle import Bundle
 from doorstep.errors import ConversionError, UsageError
 from doorstep_converters.budget import parse_budget
-from doorstep_converters.job import Job
-from doorstep_converters.pipeline import convert
+from doorstep_converters.checkpoint import Checkpoint
+from doorstep_converters.data import DataSet
+from doorstep_converters.job import Job, Report
+from doorstep_converters.pipeline import convert, workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.search.elsewhere import Place, arch_of, measure
+from doorstep_converters.search.figures import Meter
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.run import search
+from doorstep_converters.search.steps import Steps
+from doorstep_converters.stages import Output
 from doorstep_converters.worker import Channel
 
 VARIANT = "onnx-fp16"
@@ -62,6 +69,11 @@ def test_what_is_no_host_is_refused(text: str) -> None:
         Place.from_text(text)
 
 
+def test_a_command_that_no_shell_would_find_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"got 'clerk@board:~/venv/bin/doorstep'; give its full path"):
+        Place.from_text("clerk@board:~/venv/bin/doorstep")
+
+
 def test_a_device_tells_its_architecture(here: Path) -> None:
     assert arch_of(Place.from_text(f"clerk@board:{here}/bin/doorstep")) == os.uname().machine
     assert (here / "host").read_text() == "clerk@board\n"
@@ -106,3 +118,19 @@ def test_a_search_measures_its_candidates_there(
     assert (here / "host").read_text() == "clerk@board\n"
     with pytest.raises(UsageError, match="target arm64 needs aarch64, that device is x86_64"):
         search(replace(order, job=replace(job, target="arm64")), Lines())
+
+
+def test_a_variant_that_the_device_cannot_measure_is_lost_alone(
+    here: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "bin/doorstep").write_text("#!/bin/sh\necho no such engine >&2\nexit 1\n")
+    manifest = Bundle.open(tiny_bundle).manifest
+    report = Report("tiny", "x86-64", tiny_bundle, manifest, (), {}, {}, {}, {})
+    monkeypatch.setattr(Steps, "convert", lambda *given: report)
+    job = Job("x", "x86-64", here / "out", cache=here / "cache")
+    with workbench(job, "steps", Lines()) as bench:
+        order, meter = Order(job, parse_budget("drop<=1")), Meter("x86-64", "clerk@board", None)
+        steps = Steps(order, bench, Lines(), cast(DataSet, None), cast(Checkpoint, None), {}, meter)
+        judged = steps.measure("static", Output(here, {}, "", is_cached=False), (VARIANT,))
+    assert judged.points == ()
+    assert "measure-on clerk@board: exit code 1: no such engine" in judged.lost[VARIANT]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,14 +19,14 @@ from doorstep import Predictor
 from doorstep.bundle import Bundle
 from doorstep.cli.main import main
 from doorstep.device import Device
-from doorstep.errors import BudgetError, DataError, UsageError
+from doorstep.errors import BudgetError, ConversionError, DataError, UsageError
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.job import Cost, Job, Training
 from doorstep_converters.pipeline import workbench
 from doorstep_converters.progress import Lines
 from doorstep_converters.recipe_file import read_recipe
-from doorstep_converters.search.front import Point, Tried, choose, nearest, pareto, within
+from doorstep_converters.search.front import Judged, Point, Tried, choose, nearest, pareto, within
 from doorstep_converters.search.latency import factor, is_measured_here
 from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.report import best_by_latency, summary, to_plain, write_search_report
@@ -34,9 +35,11 @@ from doorstep_converters.search.space import Choice, PruneSpec, default_students
 from doorstep_converters.search.steps import Steps
 from doorstep_converters.search.study import Study
 from doorstep_converters.search.teaching import Teaching
+from doorstep_converters.stages import Output, recall
 from doorstep_converters.targets import TARGETS
 
 LABELS = ("buy", "ask", "return")
+JOB = Job("x", "x86-64", Path())
 Make = Callable[[str], Path]
 
 
@@ -97,10 +100,13 @@ def test_names_of_pruned_teachers_decode(name: str) -> None:
         ({"prefer": "beauty"}, "accuracy, speed, size, got 'beauty'"),
         ({"trials": 0}, "one trial or more"),
         ({"minutes": 0.0}, "minutes above 0"),
+        ({"measure_on": "clerk@board", "workers": 2}, "one candidate at a time.*leave --workers or --measure-on out"),
+        ({"job": replace(JOB, task="sentence-similarity")}, "makes text classifiers; leave --task or --budget out"),
+        ({"job": replace(JOB, is_pickle_allowed=True)}, "--allow-pickle.*as safetensors first"),
     ],
 )
 def test_a_wrong_order_is_named(change: dict[str, object], message: str) -> None:
-    order = Order(Job("x", "x86-64", Path()), parse_budget("drop<=1"))
+    order = Order(JOB, parse_budget("drop<=1"))
     with pytest.raises(UsageError, match=message):
         check_order(replace(order, **change))
 
@@ -157,7 +163,7 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
         (RECIPE.replace('budget = "size<=2MB, drop<=0.5"', ""), "needs a budget"),
         (RECIPE + '\n[augment]\ntransforms = ["tpyo"]\n', "got 'tpyo'"),
         (RECIPE + "\n[distillation]\nvectors = 1.0\n", "did you mean 'vector'"),
-        (RECIPE + '\n[display_names]\nzh = "names.json"\n', "expected a file like labels.zh.json"),
+        (RECIPE + '\n[display_names]\nzh = "names.json"\n', "names.json: expected a JSON object of label to name"),
     ],
 )
 def test_a_wrong_recipe_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -183,6 +189,7 @@ def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -
         mixup = 0.2
         [display_names]
         zh = "labels.zh.json"
+        zh-TW = "labels.zh.json"
     """
     texts = 'task = "text-classification"\nunlabelled = "chats.txt"\n'
     (tmp_path / "recipe.toml").write_text(texts + RECIPE + tables)
@@ -194,7 +201,7 @@ def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -
     assert job.augment.transforms == ("translate", "neighbours+typo")
     assert (job.augment.there, job.augment.back) == (str(tmp_path / "mt-there"), "hub/back")
     assert (job.training.method, job.training.mixup) == ("lora", 0.2)
-    assert job.display_names == {"zh": {"late": "晚到"}}
+    assert job.display_names == {"zh": {"late": "晚到"}, "zh-TW": {"late": "晚到"}}
     assert order.teaching == Teaching(relations=0.5, tables=8)
 
 
@@ -207,6 +214,30 @@ def test_a_dry_run_without_a_budget_names_the_variants(
     assert "onnx-int8-static" in out
     assert "not openvino-int8-static: OpenVINO on ARM computes" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere/model"], "/nowhere/model: no such folder"),
+        (["package:no_such_package"], "package:no_such_package is not installed"),
+        (["new:trees", "--task", "tabular-classification", "--finetune", "lora"], "--finetune lora: tabular"),
+        (["/nowhere/model", "--budget", "drop<=1"], "/nowhere/model: no such folder"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *arguments, "--target", "arm64", "--dry-run"]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("checkpoint", "name"), [("{}", "bert"), ("some/where", "where")])
+def test_a_dry_run_names_the_bundle_as_the_run_would(
+    checkpoint: str, name: str, make_checkpoint: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", checkpoint.format(make_checkpoint("bert")), "--target", "arm64", "--dry-run"]) == 0
+    assert f"bundle      dist/{name}.bundle" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_the_plan_and_does_nothing(
@@ -226,7 +257,11 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     ("extra", "message"),
     [
         (["--budget", "siez<=2MB"], "did you mean 'size'"),
-        (["--unlabelled", "more.txt"], "add --budget"),
+        (["--unlabelled", "more.txt"], "--unlabelled: a search alone reads it; add --budget, or leave it out"),
+        (["--measure-on", "clerk@board"], "--measure-on: a search alone reads it"),
+        (["--students", "pruned-1l"], "--students: a search alone reads it"),
+        (["--prefer", "size", "--dry-run"], "--prefer: a search alone reads it"),
+        (["--workers", "2"], "--workers: a search alone reads it"),
     ],
 )
 def test_the_command_line_names_what_is_wrong(
@@ -234,6 +269,22 @@ def test_the_command_line_names_what_is_wrong(
 ) -> None:
     assert main(["convert", "x", "--target", "arm64", "--data", str(reviews), *extra]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--target", "arm64"], ["--budget", "drop<=1"], ["--data", "x.csv"], ["--unlabelled", "more.txt"],
+        ["--measure-on", "clerk@board"], ["--augment", "typo"], ["--teacher", "x"], ["--retrain"], ["--out", "x"],
+        ["--display-names", "labels.zh.json"],
+    ],
+)  # fmt: skip
+def test_a_recipe_file_is_not_told_otherwise_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    assert main(["convert", str(tmp_path / "recipe.toml"), *extra, "--json", "--dry-run"]) == 1
+    assert f"recipe.toml: it says everything itself; write {extra[0]} into it" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -493,6 +544,44 @@ def test_a_search_without_data_asks_for_it(make_checkpoint: Make, tmp_path: Path
     job = Job(str(make_checkpoint("bert")), "x86-64", tmp_path, cache=tmp_path / "cache")
     with pytest.raises(DataError, match="give them with --data"):
         search(Order(job, parse_budget("drop<=1")), Lines())
+
+
+class _OneMeasure:
+    """Steps whose student is measured as `onnx-int8` and as nothing else."""
+
+    teacher = data = Output(Path(), {}, "", is_cached=False)
+
+    def __init__(self, student: Output) -> None:
+        self._student = student
+
+    def judged_by(self) -> list[object]:
+        return []
+
+    def build(self, choice: Choice) -> Output:
+        return self._student
+
+    def measure(self, choice: str, student: Output, variants: tuple[str, ...]) -> Judged:
+        if variants != ("onnx-int8",):
+            raise ConversionError("the disk is full")
+        checkpoint = str(student.folder / "checkpoint")
+        return Judged((replace(SMALL, choice=choice, checkpoint=checkpoint, digest=student.digest),))
+
+
+def test_a_student_that_cannot_be_refined_keeps_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student/stage.json").write_text('{"result": {}, "files": {}}')
+    student = recall(tmp_path / "student")
+    assert student is not None
+    job = Job("x", "x86-64", tmp_path, cache=tmp_path)
+    wanted = {"variants": ("onnx-int8",), "refined": ("onnx-fp16",)}
+    order = Order(job, parse_budget("drop<=1"), students=("pruned",), augmented=(False,), trials=1, **wanted)
+    study = Study(order, cast(Steps, _OneMeasure(student)))
+    study.enqueue()
+    study.work()
+    study.refine()
+    (tried,) = study.tried()
+    assert [point.variant for point in tried.points] == ["onnx-int8"]
+    assert tried.lost == {"onnx-fp16": "the disk is full"}
 
 
 @pytest.mark.slow

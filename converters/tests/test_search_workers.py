@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from doorstep.errors import ConversionError, MissingExtraError
+from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.budget import parse_budget
-from doorstep_converters.job import Job
+from doorstep_converters.job import Job, Training
 from doorstep_converters.progress import Lines
-from doorstep_converters.search.executor import work_elsewhere
+from doorstep_converters.search.executor import absolute, work_elsewhere
 from doorstep_converters.search.front import Point
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.run import search, work
@@ -69,6 +70,41 @@ def test_a_worker_that_does_not_share_the_cache_says_so(order: Order, tmp_path: 
     with pytest.raises(ConversionError, match=r"none; workers need --cache on a file system that all machines have"):
         work(order, Lines(), tmp_path / "elsewhere" / "x.journal", 0)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_worker_that_would_keep_another_journal_says_so(order: Order, tmp_path: Path) -> None:
+    journal = tmp_path / "cache/search/of-other-versions.journal"
+    journal.parent.mkdir(parents=True)
+    journal.touch()
+    with pytest.raises(ConversionError, match=r"of-other-versions.journal, got .* need the same doorstep"):
+        work(order, Lines(), journal, 0)
+    assert list(journal.parent.glob("*.journal")) == [journal]
+
+
+def test_a_worker_is_told_every_path_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bert", "teacher", "generator", "there"):
+        Path(name).mkdir()
+    for name in ("rows.csv", "more.txt", "brands.txt", "synonyms.txt"):
+        Path(name).touch()
+    augment = AugmentPlan(
+        ("brand",), lexicon="synonyms.txt", brands="brands.txt", generator="generator", there="there", back="hub/back",
+        teacher="teacher",
+    )  # fmt: skip
+    job = Job(
+        "bert", "x86-64", Path("out"), data=Path("rows.csv"), cache=Path("cache"), unlabelled=Path("more.txt"),
+        training=Training(teacher="teacher"), augment=augment,
+    )  # fmt: skip
+    told = absolute(Order(job, parse_budget("drop<=1"))).job
+    here = str(tmp_path)
+    assert (told.checkpoint, told.training.teacher) == (f"{here}/bert", f"{here}/teacher")
+    assert [told.out, told.data, told.cache, told.unlabelled] == [
+        tmp_path / name for name in ("out", "rows.csv", "cache", "more.txt")
+    ]
+    assert told.augment == AugmentPlan(
+        ("brand",), lexicon=f"{here}/synonyms.txt", brands=f"{here}/brands.txt", generator=f"{here}/generator",
+        there=f"{here}/there", back="hub/back", teacher=f"{here}/teacher",
+    )  # fmt: skip
 
 
 @pytest.mark.slow

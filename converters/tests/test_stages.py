@@ -64,7 +64,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 
-def train(out, channel, seed, stop="/nowhere"):
+def train(out, channel, seed, stop="/nowhere", resume=""):
     writer = SummaryWriter(str(channel.logs))
     writer.add_scalar("loss", seed, 1)
     writer.close()
@@ -109,21 +109,40 @@ def test_curves_are_those_of_the_output_and_no_earlier_ones(tmp_path: Path, jobs
 
 
 def test_a_training_that_goes_on_keeps_the_curves_from_before_it_was_stopped(tmp_path: Path, jobs: str) -> None:
-    runner = StageRunner(tmp_path / "cache", tmp_path / "logs")
+    stage = Stage("train", jobs, {"seed": 3, "stop": str(tmp_path / "stop")}, is_resumable=True)
+    assert _losses_of_stopped(stage, tmp_path) == [3, 3]
+
+
+def test_a_training_of_the_search_that_goes_on_keeps_its_curves_too(tmp_path: Path, jobs: str) -> None:
+    stage = Stage("train", jobs, {"seed": 3, "stop": str(tmp_path / "stop"), "resume": str(tmp_path / "kept")})
+    assert _losses_of_stopped(stage, tmp_path) == [3, 3]
+
+
+def test_a_training_that_begins_anew_shows_no_curves_of_the_one_that_was_stopped(tmp_path: Path, jobs: str) -> None:
     stage = Stage("train", jobs, {"seed": 3, "stop": str(tmp_path / "stop")})
-    (tmp_path / "stop").touch()
+    assert _losses_of_stopped(stage, tmp_path) == [3]
+
+
+def _losses_of_stopped(stage: Stage, folder: Path) -> list[float]:
+    """Run a stage that is stopped at the end and then once more."""
+    runner = StageRunner(folder / "cache", folder / "logs")
+    (folder / "stop").touch()
     with pytest.raises(ConversionError, match="stopped"):
         runner.run(stage, print, 1)
-    (tmp_path / "stop").unlink()
+    (folder / "stop").unlink()
     runner.run(stage, print, 1)
-    assert _losses(tmp_path / "logs/train") == [3, 3]
+    return _losses(folder / "logs/train")
 
 
 def test_the_digest_of_an_output_tells_nothing_of_when_it_was_trained(tmp_path: Path, jobs: str) -> None:
     stage = Stage("train", jobs, {"seed": 3})
     one, two = (StageRunner(tmp_path / name, tmp_path / "logs").run(stage, print, 1) for name in ("a", "b"))
-    assert list((one.folder / "logs").iterdir()) != list((two.folder / "logs").iterdir())
+    assert _names(one.folder / "logs") != _names(two.folder / "logs")
     assert one.digest == two.digest
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(

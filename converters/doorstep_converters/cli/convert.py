@@ -9,7 +9,7 @@ from doorstep.cli.arguments import between, whole
 from doorstep.cli.output import print_json
 from doorstep.errors import UsageError
 from doorstep_converters.cli.augmentation import add_augment_arguments, plan_of
-from doorstep_converters.cli.search import add_search_arguments, is_recipe, order_from, recipe_from, run_search
+from doorstep_converters.cli.search import add_search_arguments, check_given, is_recipe, order_from, run_search
 from doorstep_converters.cli.training import add_training_arguments, training_of
 from doorstep_converters.data import Columns
 from doorstep_converters.display_names import read_display_names
@@ -18,6 +18,7 @@ from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert, require_bundle
 from doorstep_converters.plan import describe_convert
 from doorstep_converters.progress import watch_stderr
+from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.report import summary, to_plain, write_report
 from doorstep_converters.search.order import Order
 from doorstep_converters.targets import TARGETS
@@ -59,13 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as little behind as Ctrl-C does
-    found = recipe_from(arguments) if is_recipe(arguments.checkpoint) else _asked(arguments)
+    check_given(arguments, add_arguments)
+    found = _asked(arguments)
     if isinstance(found, Order):
         return run_search(found, arguments)
     return _convert(found, arguments)
 
 
 def _asked(arguments: argparse.Namespace) -> Order | Job:
+    if is_recipe(arguments.checkpoint):
+        return read_recipe(Path(arguments.checkpoint), arguments.cache)
     if not arguments.target:
         raise UsageError(f"target: expected one of {', '.join(TARGETS)}, got none; name it with --target")
     job = _job(arguments)
@@ -73,8 +77,6 @@ def _asked(arguments: argparse.Namespace) -> Order | Job:
 
 
 def _convert(job: Job, arguments: argparse.Namespace) -> int:
-    if job.unlabelled is not None:
-        raise UsageError("unlabelled: texts without labels teach the students of a search; add --budget")
     if arguments.dry_run:
         print(describe_convert(job))
         return 0

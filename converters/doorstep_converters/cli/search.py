@@ -1,6 +1,7 @@
 """The part of `doorstep convert` that searches under a budget."""
 
 import argparse
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from doorstep.cli.output import print_json
@@ -8,18 +9,21 @@ from doorstep.errors import UsageError
 from doorstep_converters.budget import parse_budget
 from doorstep_converters.job import Job
 from doorstep_converters.progress import watch_stderr
-from doorstep_converters.recipe_file import read_recipe
 from doorstep_converters.search.order import PREFERENCES, Order
 from doorstep_converters.search.plan import describe
 from doorstep_converters.search.report import summary, to_plain, write_search_report
 from doorstep_converters.search.run import require_found, search
+
+Add = Callable[[argparse.ArgumentParser], None]
+_BESIDE_RECIPE = ("cache", "dry_run", "json")
+_WITHOUT_BUDGET = ("budget", "dry_run")
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only a search under a budget takes."""
     group = parser.add_argument_group("search under a budget")
     group.add_argument("--budget", default="", help="bounds: 'size<=2MB, p95<=2ms, drop<=0.5'; others in the docs")
-    group.add_argument("--dry-run", action="store_true", help="print the plan of the search and do nothing")
+    group.add_argument("--dry-run", action="store_true", help="print the plan of the convert or the search")
     group.add_argument("--students", default="", help="comma-separated names; default: the ladder")
     group.add_argument(
         "--unlabelled", type=Path, metavar="FILE",
@@ -64,15 +68,34 @@ def order_from(arguments: argparse.Namespace, job: Job) -> Order:
     )
 
 
-def recipe_from(arguments: argparse.Namespace) -> Order | Job:
-    """Read the recipe file that the arguments name.
+def check_given(arguments: argparse.Namespace, add_arguments: Add) -> None:
+    """Refuse options that nobody would read: beside a recipe file, or a search's without a budget.
+
+    Args:
+        add_arguments: adds to a parser what `arguments` holds.
 
     Raises:
-        UsageError: other arguments say what the file is for.
+        UsageError: such an option was given.
     """
-    if arguments.target or arguments.budget or arguments.data:
-        raise UsageError(f"{arguments.checkpoint}: a recipe file says target, data and budget itself; leave them out")
-    return read_recipe(Path(arguments.checkpoint), arguments.cache)
+    if is_recipe(arguments.checkpoint):
+        if given := _given(arguments, add_arguments, _BESIDE_RECIPE):
+            raise UsageError(
+                f"{arguments.checkpoint}: it says everything itself; write {given[0]} into it, or leave it out"
+            )
+    elif not arguments.budget and (given := _given(arguments, add_search_arguments, _WITHOUT_BUDGET)):
+        raise UsageError(f"{given[0]}: a search alone reads it; add --budget, or leave it out")
+
+
+def _given(arguments: argparse.Namespace, add_arguments: Add, but: Collection[str]) -> list[str]:
+    """Return the options whose values are not those they have by default."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_known_args([arguments.checkpoint])[0])
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, default in defaults.items()
+        if name not in but and getattr(arguments, name) != default
+    ]
 
 
 def run_search(order: Order, arguments: argparse.Namespace) -> int:

@@ -37,11 +37,13 @@ class Place:
         """Read `user@board` or `user@board:/opt/doorstep/bin/doorstep`.
 
         Raises:
-            UsageError: no host, or what ssh would take for an option.
+            UsageError: no host, what ssh would take for an option, or a command below `~`, which is not expanded.
         """
         host, _, command = text.partition(":")
         if not host or host.startswith("-") or any(character.isspace() for character in host):
             raise UsageError(f"measure-on: expected user@board or user@board:/path/to/doorstep, got {text!r:.60}")
+        if command.startswith("~"):
+            raise UsageError(f"measure-on: expected user@board:/path/to/doorstep, got {text!r:.60}; give its full path")
         return cls(host, command or "doorstep")
 
 

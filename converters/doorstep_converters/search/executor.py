@@ -4,10 +4,13 @@ import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from doorstep.errors import ConversionError, MissingExtraError
 from doorstep_converters.job import Cost
 from doorstep_converters.search.order import Order
+
+_NAMED = ("lexicon", "brands", "generator", "there", "back", "teacher")  # files and checkpoints of an augmentation
 
 
 def require_ray() -> None:
@@ -41,13 +44,32 @@ def work_elsewhere(order: Order, journal: Path) -> list[Cost]:
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     try:
         remote = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_work)
-        begun = [remote.remote(_absolute(order), journal.resolve(), place) for place in range(order.workers)]
+        begun = [remote.remote(absolute(order), journal.resolve(), place) for place in range(order.workers)]
         return [cost for costs in ray.get(begun) for cost in costs]
     except ray.exceptions.RayError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ConversionError(f"search: a worker on the Ray cluster failed: {reason:.300}") from error
     finally:
         ray.shutdown()
+
+
+def absolute(order: Order) -> Order:
+    """Name every path from the root: a worker stands in another folder."""
+    job, plan = order.job, order.job.augment
+    named: dict[str, Any] = {name: _rooted(path) for name in _NAMED if (path := getattr(plan, name, None))}
+    return replace(
+        order,
+        job=replace(
+            job,
+            checkpoint=_rooted(job.checkpoint),
+            data=job.data and job.data.resolve(),
+            unlabelled=job.unlabelled and job.unlabelled.resolve(),
+            out=job.out.resolve(),
+            cache=job.cache.resolve(),
+            training=replace(job.training, teacher=job.training.teacher and _rooted(job.training.teacher)),
+            augment=plan and replace(plan, **named),
+        ),
+    )
 
 
 def _work(order: Order, journal: Path, place: int) -> list[Cost]:
@@ -57,11 +79,6 @@ def _work(order: Order, journal: Path, place: int) -> list[Cost]:
     return work(order, Lines(), journal, place)
 
 
-def _absolute(order: Order) -> Order:
-    """Name every path from the root: a worker stands in another folder."""
-    job = order.job
-    checkpoint = str(Path(job.checkpoint).resolve()) if Path(job.checkpoint).is_dir() else job.checkpoint
-    data = job.data.resolve() if job.data else None
-    return replace(
-        order, job=replace(job, checkpoint=checkpoint, data=data, out=job.out.resolve(), cache=job.cache.resolve())
-    )
+def _rooted(name: str) -> str:
+    """Return a path from the root; a hub id, `package:NAME` or `new:KIND` as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

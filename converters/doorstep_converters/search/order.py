@@ -14,6 +14,7 @@ PREFERENCES = ("accuracy", "speed", "size")
 _FINE = (
     "onnx-int8-mixed", "onnx-int8-static-percentile", "onnx-int8-static-entropy", "tflite-int8-static-minmax"
 )  # fmt: skip
+_TASK = "text-classification"
 _FAST = ("onnx-int8", "tflite-int8", "numpy-int8-weights", "onnx-int4-tables", "numpy-int4-tables")
 
 
@@ -84,12 +85,24 @@ def check_order(order: Order) -> None:
     """Refuse what cannot be searched.
 
     Raises:
-        UsageError: a student, target, rung or preference that is none.
+        UsageError: a student, target, rung or preference that is none, or options that do not go together.
     """
     target = find_target(order.job.target)
+    if order.job.task not in (None, _TASK):
+        raise UsageError(f"budget: a search makes text classifiers; leave --task or --budget out, got {order.job.task}")
+    if order.job.is_pickle_allowed:
+        raise UsageError(
+            "budget: a search reads no pickles, which --allow-pickle asks for; save the weights as safetensors first "
+            "(save_pretrained of transformers does)"
+        )
     check_teaching(order.teaching)
     if order.measure_on:
         Place.from_text(order.measure_on)
+        if order.workers:
+            raise UsageError(
+                f"measure-on {order.measure_on}: a device times one candidate at a time, and {order.workers} workers "
+                "would time theirs at once; leave --workers or --measure-on out"
+            )
     known = {plan.name for plan in (*target.plans, *target.on_request)}
     if unknown := sorted({*order.refined_variants()} - known):
         raise UsageError(f"refined: target {target.name} has {', '.join(sorted(known))}, got {unknown[0]!r:.60}")

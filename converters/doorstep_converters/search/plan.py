@@ -2,6 +2,7 @@
 
 from doorstep.device import Device
 from doorstep_converters.budget import KINDS, show
+from doorstep_converters.checkpoint import find_checkpoint, is_hub_id
 from doorstep_converters.data import load_data
 from doorstep_converters.search.front import preference
 from doorstep_converters.search.latency import is_measured_here, modelled_on
@@ -16,10 +17,12 @@ def describe(order: Order) -> str:
 
     Raises:
         UsageError: the order asks for something unknown.
-        DataError: the data cannot be used.
+        DataError, CheckpointError: data or checkpoint cannot be used.
     """
     check_order(order)
     job = order.job
+    if not is_hub_id(job.checkpoint):
+        find_checkpoint(job.checkpoint)
     lines = [f"teacher   {job.checkpoint}", f"target    {job.target}"]
     if job.data:
         data = load_data(job.data, job.columns)

@@ -19,7 +19,7 @@ from doorstep_converters.search.executor import require_ray, work_elsewhere
 from doorstep_converters.search.front import Point, Tried, nearest, pareto, within
 from doorstep_converters.search.order import Order, check_order
 from doorstep_converters.search.steps import Steps
-from doorstep_converters.search.study import Study
+from doorstep_converters.search.study import Study, journal_of
 
 _PACKING = "pack"  # before the names of its stages
 _FAITHFUL = Bound(agreement=0.0, drop=100.0)  # what a variant loses against the teacher was weighed before
@@ -100,7 +100,7 @@ def work(order: Order, watch: Watch, journal: Path, place: int) -> list[Cost]:
         journal: of that search; place: of this worker among the others.
 
     Raises:
-        ConversionError: the journal is not here, so the cache is not shared.
+        ConversionError: the journal is not here, so the cache is not shared; or other code or libraries are.
     """
     here = f"{socket.gethostname()}-{os.getpid()}"
     if not journal.is_file():
@@ -110,6 +110,11 @@ def work(order: Order, watch: Watch, journal: Path, place: int) -> list[Cost]:
         )
     with workbench(order.job, f"{order.job.name or 'search'}.{here}", watch) as bench:
         steps = Steps.prepare(order, bench, watch, Device.detect())
+        if (own := journal_of(order, steps)).name != journal.name:
+            raise ConversionError(
+                f"search: expected to work on {journal.name}, got {own.name} on {here}; workers need the same doorstep "
+                "and libraries of the same versions as the machine that began the search"
+            )
         Study(order, steps, place + 1).work()
         return steps.costs
 
@@ -138,12 +143,10 @@ def _pack(
     """Pack the chosen student with every variant of it that keeps to the budget."""
     fitting = [point.variant for point in within(points, order.budget) if point.choice == chosen.choice]
     job = replace(
-        order.job,
-        checkpoint=chosen.checkpoint,
+        order.job.of_finished(chosen.checkpoint),
         name=name,
         variants=tuple(dict.fromkeys(fitting)),
         bound=_FAITHFUL,
-        training=replace(order.job.training, is_forced=False, method="full", teacher=None),
     )
     trial = convert(replace(job, out=job.cache / "search" / "chosen", key=None), watch)
     steps.count(trial, _PACKING)

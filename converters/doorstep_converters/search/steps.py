@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doorstep.bundle import Bundle
-from doorstep.errors import DataError
+from doorstep.errors import ConversionError, DataError
 from doorstep.files import write_atomic
 from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
@@ -22,7 +22,7 @@ from doorstep_converters.evaluation import label_places
 from doorstep_converters.gates import Exam, Gates, exam_rows, judge, plan_exam
 from doorstep_converters.job import Cost, Report
 from doorstep_converters.parity import Bound
-from doorstep_converters.pipeline import convert
+from doorstep_converters.pipeline import convert, require_nothing_learnt
 from doorstep_converters.progress import Watch
 from doorstep_converters.search.figures import Meter, digests_of, gate_figures
 from doorstep_converters.search.front import Judged, Point
@@ -72,6 +72,7 @@ class Steps:
 
         Raises:
             DataError: no data, or too little to learn from and to compare on.
+            UsageError: the teacher has a head already, and the job says how to train one.
         """
         job = order.job
         if job.data is None:
@@ -84,7 +85,10 @@ class Steps:
             next(read_texts(job.unlabelled, job.columns.text), None)  # a wrong file is told before any work
         meter = Meter.find(job.target, order.measure_on, device)
         source = find_checkpoint(job.checkpoint, is_pickle_allowed=job.is_pickle_allowed)
-        teacher = find_craft("text-classification").learn(replace(job, augment=None), source, data, bench)
+        alone = replace(job, augment=None)  # made texts are for the students
+        teacher = find_craft("text-classification").learn(alone, source, data, bench)
+        if teacher is source:
+            require_nothing_learnt(alone)
         places = label_places(data, teacher.labels or ())
         steps = cls(order, bench, watch, data, teacher, places, meter, costs=bench.costs)
         slices = read_slices(job.data, order.slice_column, job.columns.text) if order.slice_column else {}
@@ -163,8 +167,12 @@ class Steps:
             return Judged((), lost)
         points = []
         for variant in report.manifest.variants:
-            gates = self.judge(report.bundle, variant.name, "dev")
-            figures = {**self.meter.figures(report.bundle, variant, self.run), **gate_figures(gates)}
+            try:
+                measured = self.meter.figures(report.bundle, variant, self.run)
+            except ConversionError as error:  # the device may lack this variant's engine
+                lost[variant.name] = str(error)
+                continue
+            figures = {**measured, **gate_figures(self.judge(report.bundle, variant.name, "dev"))}
             points.append(Point(choice, variant.name, figures, str(checkpoint), self.meter.where, student.digest))
         return Judged(tuple(points), lost)
 
@@ -172,14 +180,12 @@ class Steps:
         """Convert a student into a bundle inside the cache."""
         place = hashlib.sha256(json.dumps([str(checkpoint), variants]).encode()).hexdigest()[:24]
         job = replace(
-            self.order.job,
-            checkpoint=str(checkpoint),
+            self.order.job.of_finished(str(checkpoint)),
             out=self.order.job.cache / "search" / "bundles" / place,
             name="candidate",
             variants=variants,
             bound=_ANY,
             key=None,
-            training=replace(self.order.job.training, is_forced=False, method="full", teacher=None),
         )
         report = convert(job, _Prefixed(self.watch, name))
         self.count(report, name)

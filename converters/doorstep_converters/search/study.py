@@ -44,9 +44,8 @@ class Study:
         self._order = order
         self._steps = steps
         self._deadline = time.monotonic() + 60 * order.minutes
-        folder = order.job.cache / "search"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.journal = folder / f"{_key(order, steps)}.journal"
+        self.journal = journal_of(order, steps)
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
         self._study = self._open(place)
 
     def enqueue(self) -> None:
@@ -88,7 +87,10 @@ class Study:
         for point in self._whole(self._leaders):
             student, name = recall(_folder(point)), f"{_REFINE}/{point.choice}/{point.digest}"
             if student is not None and name not in self._study.user_attrs:
-                judged = self._steps.measure(point.choice, student, wanted)
+                try:
+                    judged = self._steps.measure(point.choice, student, wanted)
+                except ConversionError as error:
+                    judged = Judged(lost=dict.fromkeys(wanted, str(error)))
                 self._study.set_user_attr(name, asdict(judged))
 
     def tried(self) -> list[Tried]:
@@ -211,7 +213,7 @@ class Study:
         judged = self._steps.measure(choice.name, trained, self._order.wanted_variants())
         if not judged.points:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in judged.lost.items())
-            return Tried(choice.name, "failed", f"none of its variants could be made: {reasons}", rungs=rungs)
+            return Tried(choice.name, "failed", f"none of its variants could be measured: {reasons}", rungs=rungs)
         return Tried(choice.name, "measured", points=judged.points, rungs=rungs, lost=judged.lost)
 
     def _rung_score(self, drop: float, size: int) -> float:
@@ -223,6 +225,11 @@ class Study:
         drop, size = point.figures["drop"] or 0.0, point.figures["size"] or 0.0
         excess = min(100.0, self._order.budget.excess(point.figures))
         return 10 * excess + self._rung_score(drop, int(size))
+
+
+def journal_of(order: Order, steps: Steps) -> Path:
+    """Return where the journal of a search lies."""
+    return order.job.cache / "search" / f"{_key(order, steps)}.journal"
 
 
 def _folder(point: Point) -> Path:
