@@ -123,14 +123,19 @@ def test_a_search_measures_its_candidates_there(
 def test_a_variant_that_the_device_cannot_measure_is_lost_alone(
     here: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here / "bin/doorstep").write_text("#!/bin/sh\necho no such engine >&2\nexit 1\n")
+    doctor = f"""test "$1" != doctor || {{ echo '{{"arch": "{os.uname().machine}"}}'; exit; }}"""
+    (here / "bin/doorstep").write_text(f"#!/bin/sh\n{doctor}\necho no such engine >&2\nexit 1\n")
     manifest = Bundle.open(tiny_bundle).manifest
     report = Report("tiny", "x86-64", tiny_bundle, manifest, (), {}, {}, {}, {})
     monkeypatch.setattr(Steps, "convert", lambda *given: report)
     job = Job("x", "x86-64", here / "out", cache=here / "cache")
+    place = f"clerk@board:{here}/bin/doorstep"
     with workbench(job, "steps", Lines()) as bench:
-        order, meter = Order(job, parse_budget("drop<=1")), Meter("x86-64", "clerk@board", None)
+        order, meter = Order(job, parse_budget("drop<=1")), Meter("x86-64", place, None)
         steps = Steps(order, bench, Lines(), cast(DataSet, None), cast(Checkpoint, None), {}, meter)
         judged = steps.measure("static", Output(here, {}, "", is_cached=False), (VARIANT,))
-    assert judged.points == ()
-    assert "measure-on clerk@board: exit code 1: no such engine" in judged.lost[VARIANT]
+        assert judged.points == ()
+        assert "measure-on clerk@board: exit code 1: no such engine" in judged.lost[VARIANT]
+        (here / "bin/doorstep").unlink()
+        with pytest.raises(UsageError, match="goes on from here once it answers"):
+            steps.measure("static", Output(here, {}, "", is_cached=False), (VARIANT,))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from doorstep.bundle import Bundle
 from doorstep.device import Device
-from doorstep.errors import UsageError
+from doorstep.errors import ConversionError, UsageError
 from doorstep.manifest import Manifest, Measured, Variant
 from doorstep_converters.gates import Gates
 from doorstep_converters.search.elsewhere import Place, arch_of
@@ -65,6 +65,19 @@ class Meter:
         size, download = device_bytes(bundle, variant.name)
         found = self._there(bundle, variant.name, run) if self.place else self._here(variant)
         return {"size": float(size), "download": float(download), **found}
+
+    def check_is_there(self) -> None:
+        """Make sure, after a measurement that failed, that the device still answers: else all others would fail too.
+
+        Raises:
+            UsageError: it is gone.
+        """
+        if not self.place:
+            return
+        try:
+            arch_of(Place.from_text(self.place))
+        except ConversionError as error:
+            raise UsageError(f"{error}; the same command goes on from here once it answers") from error
 
     def _there(self, bundle: Path, variant: str, run: Callable[[Stage], Output]) -> Figures:
         manifest = Bundle.open(bundle).manifest

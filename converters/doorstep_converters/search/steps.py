@@ -170,6 +170,7 @@ class Steps:
             try:
                 measured = self.meter.figures(report.bundle, variant, self.run)
             except ConversionError as error:  # the device may lack this variant's engine
+                self.meter.check_is_there()
                 lost[variant.name] = str(error)
                 continue
             figures = {**measured, **gate_figures(self.judge(report.bundle, variant.name, "dev"))}
