@@ -18,8 +18,8 @@ from doorstep_converters.worker import Channel
 
 _BATCH = 8  # queries a step
 _OTHERS = 7  # texts a query is shown beside its right ones, other ones each time
-_STEPS = 1000  # where nobody says how many epochs
-_RATE = 1e-4
+_STEPS = 400  # where nobody says how many epochs
+_RATES = {384: 2e-4, 100_000: 3e-5}  # for encoders up to so wide
 
 
 def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -52,9 +52,10 @@ def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dic
 
     rows = data["train"]
     precision = options.get("precision", "auto")
+    rate = next(rate for width, rate in _RATES.items() if model.config.hidden_size <= width)
     epochs = round(options["epochs"] or min(20.0, max(2.0, _STEPS * _BATCH / len(rows))))
     course = Course(
-        epochs, _BATCH, options["learning_rate"] or _RATE, seed=options["seed"], warmup=0.1,
+        epochs, _BATCH, options["learning_rate"] or rate, seed=options["seed"], warmup=0.1,
         precision="fp32" if precision == "auto" else precision,  # bf16 tells texts that are much alike no longer apart
     )  # fmt: skip
     figures = fit(model, rows, loss_of, dev_figure, course, channel)
