@@ -74,7 +74,7 @@ browser: ## Chromium and Chinese fonts for the page's tests; where they cannot b
 test: $(INSTALLED) browser ## every test, in two halves at once
 	$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-workshop test-devices
 
-test-workshop: $(INSTALLED) ## tests of the converters, but for tasks that read no text or make no labels
+test-workshop: $(INSTALLED) ## tests of the converters, but for those of some tasks
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest $(filter-out $(TASK_TESTS),$(wildcard converters/tests/test_*.py))
 
 test-devices: $(INSTALLED) ## tests of sdk and runtimes, boards and examples, and of those tasks

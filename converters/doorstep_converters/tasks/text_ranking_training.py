@@ -19,7 +19,10 @@ from doorstep_converters.worker import Channel
 _BATCH = 8  # queries a step
 _OTHERS = 7  # texts a query is shown beside its right ones, other ones each time
 _STEPS = 400  # where nobody says how many epochs
-_RATES = {384: 2e-4, 100_000: 3e-5}  # for encoders up to so wide
+_RATES = {
+    384: 2e-4,
+    100_000: 3e-5,
+}  # for encoders up to so wide: found on MiniLM; Devlin et al. (BERT, 2019, section A.3)
 
 
 def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dic
     epochs = round(options["epochs"] or min(20.0, max(2.0, _STEPS * _BATCH / len(rows))))
     course = Course(
         epochs, _BATCH, options["learning_rate"] or rate, seed=options["seed"], warmup=0.1,
-        precision="fp32" if precision == "auto" else precision,  # bf16 tells texts that are much alike no longer apart
+        precision="fp32" if precision == "auto" else precision,  # the example's order of like texts changed in bf16
     )  # fmt: skip
     figures = fit(model, rows, loss_of, dev_figure, course, channel)
     model.save_pretrained(out)
