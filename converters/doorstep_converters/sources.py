@@ -7,10 +7,12 @@ import threading
 from functools import cache
 from pathlib import Path
 
+from doorstep_converters.students import MODELS
+
 _OURS = ("doorstep_converters.", "doorstep_runtimes.")
 # CPython 3.11 counts the depth of a tree once for all threads that parse: github.com/python/cpython/issues/106905
 _PARSING = threading.Lock()
-_BY_NAME = {"doorstep_converters.students": ("bilstm", "cnn", "hashed", "static")}  # imported when they are asked for
+_BY_NAME = {"doorstep_converters.students": [module for module, _ in MODELS.values()]}  # imported by name
 _MESSENGER = "doorstep_converters.worker"  # carries a job's messages and computes nothing
 
 

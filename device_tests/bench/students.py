@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from device_tests.bench.overhead import pipeline_command, side_by_side
 from doorstep.cli.output import table
-from doorstep.manifest import Measured, Variant
+from doorstep.manifest import Manifest, Measured, Variant
 from doorstep.measure import Plan, measure
 from doorstep_converters.augment.plan import AugmentPlan
 from doorstep_converters.augment.prepare import CORPUS, augment_stage
@@ -169,15 +169,15 @@ class _School:
 
     def point(self, name: str, arm: Arm, item: str) -> Point:
         """Teach a student with each seed, convert the first, measure it."""
-        report = self._converted(name, arm, SEEDS[0], _VARIANTS)
-        best = min(report.manifest.variants, key=lambda variant: _measured(variant).p50_ms or float("inf"))
-        others = [self._converted(name, arm, seed, (best.name,)).manifest.variants[0] for seed in SEEDS[1:]]
+        bundle, manifest = self._converted(name, arm, SEEDS[0], _VARIANTS)
+        best = min(manifest.variants, key=lambda variant: _measured(variant).p50_ms or float("inf"))
+        others = [self._converted(name, arm, seed, (best.name,))[1].variants[0] for seed in SEEDS[1:]]
         accuracies = tuple(_measured(variant).accuracy or 0.0 for variant in (best, *others))
-        figures = measure(Plan(str(report.bundle), best.name, item, iterations=300))
-        kilobytes = (_measured(best).bytes + (report.bundle / "tokenizer.json").stat().st_size) / 1e3
+        figures = measure(Plan(str(bundle), best.name, item, iterations=300))
+        kilobytes = (_measured(best).bytes + (bundle / "tokenizer.json").stat().st_size) / 1e3
         return Point(name, arm.name, accuracies, best.name, kilobytes, figures.p50_ms)
 
-    def _converted(self, name: str, arm: Arm, seed: int, variants: tuple[str, ...]) -> Any:
+    def _converted(self, name: str, arm: Arm, seed: int, variants: tuple[str, ...]) -> tuple[Path, Manifest]:
         job = Job(
             str(self.taught(name, arm, seed)), "x86-64-vnni", self.work / f"{name}-{seed}", data=self.data.source,
             name="student", variants=variants, bound=Bound(drop=1.0), cache=self.work.parents[1],
@@ -185,7 +185,7 @@ class _School:
         )  # fmt: skip
         report = convert(job, Lines())
         assert report.bundle is not None and report.manifest is not None, "no variant of the student survived"
-        return report
+        return report.bundle, report.manifest
 
     def _answers(self, is_augmented: bool) -> Output:
         lines = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]

@@ -13,6 +13,7 @@ from doorstep.errors import ConversionError
 from doorstep_converters.precision import is_bf16, products
 from doorstep_converters.worker import Channel
 
+_NARROW = 384
 _POINTS = 200  # of a training's curves
 _GROUP = 20  # batches whose rows are sorted together
 
@@ -103,6 +104,11 @@ def fit(
     model.load_state_dict(kept)
     model.eval()
     return {"dev": best, "epochs": len(figures), "steps": step, "by_epoch": figures}
+
+
+def rate_for(width: int, narrow: float, wide: float) -> float:
+    """Return the learning rate of an encoder: `narrow` up to 384 numbers a token, as MiniLM has, else `wide`."""
+    return narrow if width <= _NARROW else wide
 
 
 class _Curves:

@@ -18,7 +18,7 @@ from doorstep_converters.tasks.craft import Craft, GoldenChoice, Timed
 from doorstep_converters.tasks.explained import faithfulness_note
 from doorstep_converters.tasks.rankings import RankedCraft
 from doorstep_converters.tasks.text import INPUTS, TextCraft, text_evaluation
-from doorstep_converters.tasks.text_ranking_data import read_ranking, truth_of
+from doorstep_converters.tasks.text_ranking_data import pairs_of, read_ranking, truth_of
 from doorstep_converters.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class RankingCraft(RankedCraft, TextCraft):
         return (*INPUTS, *((_TYPES,) if reads_types(folder) else ())), (self.output,)
 
     def texts_of(self, items: Sequence[Any]) -> list[tuple[str, str]]:
-        return [(item["query"], text) for item in items for text in item["texts"]]
+        return [pair for item in items for pair in pairs_of(item)]
 
     def answer_texts(
         self, folder: Path, tokenizer: Any, items: Sequence[Any], plan: dict[str, Any]

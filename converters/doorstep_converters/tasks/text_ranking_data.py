@@ -37,6 +37,11 @@ def read_ranking(source: Path) -> Records:
     return replace(data, train=train, dev=dev, test=test)
 
 
+def pairs_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a query beside each of its texts."""
+    return [(row["query"], text) for text in row["texts"]]
+
+
 def truth_of(row: Mapping[str, Any]) -> list[str]:
     """Return the ids of what is right; what is not among the texts counts as never found."""
     return [*map(str, row["relevant"]), *(f"missing {number}" for number in range(row["missing"]))]

@@ -10,19 +10,16 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, set_seed
 
-from doorstep_converters.tasks.loop import Course, fit
+from doorstep_converters.tasks.loop import Course, fit, rate_for
 from doorstep_converters.tasks.rankings import ndcg
-from doorstep_converters.tasks.text_ranking_data import truth_of
+from doorstep_converters.tasks.text_ranking_data import pairs_of, truth_of
 from doorstep_converters.tokenizer import Text, load_tokenizer
 from doorstep_converters.worker import Channel
 
 _BATCH = 8  # queries a step
 _OTHERS = 7  # texts a query is shown beside its right ones, other ones each time
 _STEPS = 400  # where nobody says how many epochs
-_RATES = {
-    384: 2e-4,
-    100_000: 3e-5,
-}  # for encoders up to so wide: found on MiniLM; Devlin et al. (BERT, 2019, section A.3)
+_NARROW_RATE, _WIDE_RATE = 2e-4, 3e-5  # found on MiniLM; Devlin et al. (BERT, 2019, section A.3)
 
 
 def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +52,7 @@ def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dic
 
     rows = data["train"]
     precision = options.get("precision", "auto")
-    rate = next(rate for width, rate in _RATES.items() if model.config.hidden_size <= width)
+    rate = rate_for(model.config.hidden_size, _NARROW_RATE, _WIDE_RATE)
     epochs = round(options["epochs"] or min(20.0, max(2.0, _STEPS * _BATCH / len(rows))))
     course = Course(
         epochs, _BATCH, options["learning_rate"] or rate, seed=options["seed"], warmup=0.1,
@@ -91,11 +88,6 @@ class _Loss:
         others = [place for place in range(len(row["texts"])) if place not in row["relevant"]]
         chosen = self._generator.permutation(len(others))[:_OTHERS]
         return row, [*row["relevant"][: 1 + _OTHERS], *(others[place] for place in chosen)]
-
-
-def pairs_of(row: dict[str, Any]) -> list[Text]:
-    """Return a query beside each of its texts."""
-    return [(row["query"], text) for text in row["texts"]]
 
 
 def feeds_of(model: Any, tokenizer: Any, pairs: Sequence[Text], most: int) -> dict[str, Any]:

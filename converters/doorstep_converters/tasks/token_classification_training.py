@@ -15,7 +15,7 @@ from doorstep_converters.architectures import register_architectures
 from doorstep_converters.lessons import padded
 from doorstep_converters.losses import logit_loss
 from doorstep_converters.students.build_tagger import MadeTagger, load_tagger, make_tagger, tagger_spec
-from doorstep_converters.tasks.loop import Course, fit
+from doorstep_converters.tasks.loop import Course, fit, rate_for
 from doorstep_converters.tasks.token_classification_labels import IGNORED, bio_labels, marks_of, wanted_of
 from doorstep_converters.tokenizer import load_tokenizer
 from doorstep_converters.worker import Channel
@@ -24,7 +24,6 @@ _BATCH = 32
 _SMALL_BATCH = 64
 _ASKED = 64  # texts that a teacher reads at once
 _WIDE_RATE, _NARROW_RATE = 5e-5, 3e-4  # of an encoder: Devlin et al. (BERT, 2019, section A.3); found on MiniLM
-_NARROW = 384  # numbers of a token's vector up to which an encoder counts as narrow
 _TRANSFORMER_RATE = 2e-4
 _SMALL_RATE = 3e-3
 _UNKNOWN = 0.1  # share of tokens that a small student does not get to see in training
@@ -88,7 +87,7 @@ def _rate(kind: str, width: int) -> float:
     """Return the learning rate of an encoder, or of a transformer that was cut out of one."""
     if kind:
         return _TRANSFORMER_RATE
-    return _NARROW_RATE if width <= _NARROW else _WIDE_RATE
+    return rate_for(width, _NARROW_RATE, _WIDE_RATE)
 
 
 def _epochs(rows: int, is_student: bool) -> float:
