@@ -8,7 +8,7 @@ from dataclasses import replace
 from io import StringIO
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from doorstep.errors import CheckpointError, DataError, InputError, ParityError,
 from doorstep.golden import compare, load_golden
 from doorstep.manifest import Measured
 from doorstep.tasks.search import add_products
+from doorstep_converters.checkpoint import Checkpoint
 from doorstep_converters.data import Columns
 from doorstep_converters.job import Candidate, Job, Report
 from doorstep_converters.parity import Bound
@@ -219,6 +220,17 @@ def test_sentence_vectors_agree_in_every_engine(sentences: Path, cache: Path, tm
     assert "highest costs the likeness to the whole text" in (Path(report.bundle or "") / "README.md").read_text(
         "utf-8"
     )
+
+
+def test_what_a_device_reads_of_a_text_is_long_enough_for_products_too(tmp_path: Path, cache: Path) -> None:
+    """With the queries' length alone, a product added on the device got another vector than the same one shipped."""
+    products = [{"id": f"p{n}", "name": f"lamp {n} " + "with a long description " * 8} for n in range(12)]
+    _lines(tmp_path / "corpus.jsonl", products)
+    for split in ("train", "dev", "test"):
+        _lines(tmp_path / f"queries_{split}.jsonl", [{"query": "lamp", "relevant": ["p1"]}])
+    craft, job = find_craft("search"), Job("x", "x86-64", tmp_path / "out", data=tmp_path, cache=cache)
+    planned = craft.plan(job, craft.read(job), cast(Checkpoint, None))
+    assert {"lamp", products[0]["name"].strip()} <= {text.strip() for text in planned.calibration}
 
 
 @pytest.mark.slow
