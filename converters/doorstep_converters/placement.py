@@ -46,6 +46,11 @@ def feeds_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Return where a model's weights lie, for what it is to be fed with."""
+    return next(model.parameters()).device
+
+
 def _gpu_memory() -> int:
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 

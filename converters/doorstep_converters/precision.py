@@ -26,6 +26,6 @@ def is_bf16(precision: str, on_gpu: bool) -> bool:
     return bool(Device.detect().features & _UNITS)
 
 
-def products(has_bf16: bool) -> AbstractContextManager[object]:
-    """Return the context in which a loop of our own computes on the CPU."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=has_bf16)
+def products(device: torch.device, has_bf16: bool) -> AbstractContextManager[object]:
+    """Return the context in which a loop of our own computes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16)

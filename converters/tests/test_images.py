@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoConfig,
     AutoModelForImageClassification,
     ConvNextConfig,
     ConvNextImageProcessorPil,
@@ -38,7 +39,7 @@ from doorstep_converters.tasks import find_craft, guess_task
 from doorstep_converters.tasks.images_data import read_pictures
 from doorstep_converters.tasks.images_probes import draw_probes
 from doorstep_converters.tasks.images_processor import load_processor, open_upright, pictures_of, prove, read_processor
-from doorstep_converters.tasks.images_training import Learner, Rows
+from doorstep_converters.tasks.images_training import Learner, Rows, forget_rather_than_keep
 
 LABELS = ("milk", "leek", "苹果")
 SIDE = 32
@@ -292,6 +293,26 @@ def test_a_head_is_trained_and_a_new_network_learns_from_it(shelf: Path, tmp_pat
     _proven(student)
     assert student.manifest is not None
     assert student.manifest.options["width"] == 32
+
+
+@pytest.mark.parametrize(("kind", "dropped"), [("mobilenet_v1", 0.001), ("mobilenet_v2", 0.2)])
+def test_what_transformers_keeps_for_dropout_is_dropped_no_more(kind: str, dropped: float) -> None:
+    model = AutoModelForImageClassification.from_config(AutoConfig.for_model(kind, num_labels=3))
+    before = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert before[0].momentum > 0.9  # as transformers has it
+    forget_rather_than_keep(model)
+    assert [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)] == [dropped]
+    assert model.config.classifier_dropout_prob == dropped
+    assert {module.momentum for module in before} == {0.1}
+    forget_rather_than_keep(model)  # a checkpoint that was trained here
+    assert model.config.classifier_dropout_prob == dropped
+
+
+def test_other_networks_learn_with_their_own_numbers() -> None:
+    model = AutoModelForImageClassification.from_config(AutoConfig.for_model("resnet", num_labels=3))
+    before = [module.momentum for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    forget_rather_than_keep(model)
+    assert before == [module.momentum for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize("name", ["new:resnet", "new:vit-8w-32px", "new:resnet-1w-32px", "new:resnet-8w-16px"])

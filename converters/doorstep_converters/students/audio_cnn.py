@@ -219,7 +219,7 @@ def _with_holes(x: torch.Tensor) -> torch.Tensor:
         places = torch.arange(size).reshape((1, 1, -1) if axis == 2 else (1, -1, 1))
         widths = torch.rand(batch, 1, 1) * widest
         starts = torch.rand(batch, 1, 1) * (size - widths)
-        x = x * ~((places >= starts) & (places < starts + widths))
+        x = x * ~((places >= starts) & (places < starts + widths)).to(x.device)
     return x
 
 

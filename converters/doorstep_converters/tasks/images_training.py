@@ -15,6 +15,7 @@ import torch
 from doorstep.errors import DataError, UsageError
 from doorstep.tasks.pictures import PictureOptions, Pictures
 from doorstep.tensors import Array, TensorSpec
+from doorstep_converters.placement import device_of, feeds_device
 from doorstep_converters.tasks.images_model import load_model
 from doorstep_converters.tasks.images_new import NewNetwork
 from doorstep_converters.tasks.images_processor import FILE, INPUT, pictures_of, read_processor
@@ -28,6 +29,8 @@ _LIGHT = 0.25  # largest change of a channel's brightness
 _TEMPERATURE = 2.0
 _SOFT = 0.7  # share of the loss that a teacher gives, as Hinton et al. (2015) weigh it higher than the labels
 _VIEWS = 2  # of each picture, where the head alone learns
+_KEEPING = ("mobilenet_v1", "mobilenet_v2")
+_MOMENTUM = 0.1  # share of a batch in a norm's running figures, PyTorch's own
 _LARGEST = 1 << 30  # bytes of pixels that are kept between epochs
 
 
@@ -43,6 +46,7 @@ def train(out: Path, channel: Channel, checkpoint: Path | None, data: Any, optio
     torch.manual_seed(options["seed"])
     labels = list(options["labels"])
     model = _model(out, checkpoint, labels, options)
+    forget_rather_than_keep(model)
     shown = read_processor(out)
     rows = {split: Rows(part, labels, shown, is_roomy=split == "train") for split, part in data.items()}
     soft = None
@@ -72,6 +76,19 @@ def _model(out: Path, checkpoint: Path | None, labels: Sequence[str], options: M
         local_files_only=True,
         dtype=torch.float32,
     )
+
+
+def forget_rather_than_keep(model: Any) -> None:
+    """Turn round the numbers that transformers took over from TensorFlow, where they name the share that is kept.
+
+    MobileNet v1 would drop 99.9 % of what its head reads, v2 80 %, and their norms and EfficientNet's would know the
+    last batch alone.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and (module.momentum or 0.0) > 0.5:
+            module.momentum = _MOMENTUM
+        if isinstance(module, torch.nn.Dropout) and model.config.model_type in _KEEPING and module.p > 0.5:
+            module.p = model.config.classifier_dropout_prob = round(1.0 - module.p, 6)
 
 
 class Rows:
@@ -121,14 +138,15 @@ class Learner:
 
     def tensor(self, pixels: Sequence[Array]) -> torch.Tensor:
         found = torch.from_numpy(pictures_of(self.shown).collate(pixels)[INPUT])
-        return found.contiguous(memory_format=torch.channels_last)  # in which convolutions are quicker
+        on_device = found.to(device_of(self.model))
+        return on_device.contiguous(memory_format=torch.channels_last)  # in which convolutions are quicker
 
     def loss(self, logits: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
-        truth = torch.from_numpy(self.rows["train"].truth[list(places)])
+        truth = torch.from_numpy(self.rows["train"].truth[list(places)]).to(logits.device)
         hard = torch.nn.functional.cross_entropy(logits, truth, label_smoothing=0.1 if self.soft is None else 0.0)
         if self.soft is None:
             return hard
-        taught = (self.soft[list(places)] / _TEMPERATURE).softmax(-1)
+        taught = (self.soft[list(places)].to(logits.device) / _TEMPERATURE).softmax(-1)
         soft = torch.nn.functional.cross_entropy(logits / _TEMPERATURE, taught) * _TEMPERATURE**2
         return _SOFT * soft + (1 - _SOFT) * hard
 
@@ -137,7 +155,7 @@ class Learner:
         rows, found = self.rows[split], []
         for start in range(0, len(rows), 64):
             pixels = [self._middle(rows.pixels(place)) for place in range(start, min(start + 64, len(rows)))]
-            found.append(self.model(pixel_values=self.tensor(pixels)).logits.float())
+            found.append(self.model(pixel_values=self.tensor(pixels)).logits.float().cpu())
         return torch.cat(found)
 
     def dev_figure(self) -> float:
@@ -173,7 +191,7 @@ def _fit(learner: Learner, options: Mapping[str, Any], channel: Channel) -> dict
 
 def _fit_head(learner: Learner, options: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
     """Compute what the head reads once for a few views of each picture, and train the head on that."""
-    model = learner.model.eval()
+    model = learner.model.eval().to(feeds_device())
     head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
     read: list[torch.Tensor] = []
     hook = head.register_forward_hook(lambda module, inputs, output: read.append(inputs[0].detach()))
@@ -191,12 +209,13 @@ def _fit_head(learner: Learner, options: Mapping[str, Any], channel: Channel) ->
     dev = torch.cat(read)
     hook.remove()
     seen, truth = torch.cat(views), learner.rows[split].truth  # [views * train, features]
+    model.to("cpu")
 
     def loss_of(places: list[int]) -> torch.Tensor:
         return learner.loss(head(seen[places]), [place % count for place in places])
 
     def dev_figure() -> float:
-        return float((head(dev).argmax(-1).numpy() == truth).mean())
+        return float((head(dev).argmax(-1).cpu().numpy() == truth).mean())
 
     course = Course(round(options["epochs"] or 60), 64, options["learning_rate"] or 3e-3, 0.05, seed=options["seed"])
     return fit(head, range(len(seen)), loss_of, dev_figure, course)
@@ -208,7 +227,7 @@ def _taught(folder: Path, paths: Sequence[str], labels: Sequence[str]) -> torch.
     Raises:
         DataError: it lacks a label.
     """
-    model, device = load_model(folder, _AUTO, False), pictures_of(read_processor(folder))
+    model, device = load_model(folder, _AUTO, False).to(feeds_device()), pictures_of(read_processor(folder))
     names = {label: place for place, label in model.config.id2label.items()}
     if missing := [label for label in labels if label not in names]:
         raise DataError(f"{folder}: the teacher has no label {missing[0]!r}; fine-tune it on the same data first")
@@ -216,6 +235,7 @@ def _taught(folder: Path, paths: Sequence[str], labels: Sequence[str]) -> torch.
     with torch.no_grad():
         for start in range(0, len(paths), 32):
             pixels = [device.see(path, place).pixels for place, path in enumerate(paths[start : start + 32])]
-            tensor = torch.from_numpy(device.collate(pixels)[INPUT])
-            found.append((model(pixel_values=tensor).logits + model(pixel_values=tensor.flip(-1)).logits) / 2)
+            tensor = torch.from_numpy(device.collate(pixels)[INPUT]).to(device_of(model))
+            both = model(pixel_values=tensor).logits + model(pixel_values=tensor.flip(-1)).logits
+            found.append(both.cpu() / 2)
     return torch.cat(found)[:, [names[label] for label in labels]]

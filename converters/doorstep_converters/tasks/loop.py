@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from doorstep.errors import ConversionError
+from doorstep_converters.placement import feeds_device
 from doorstep_converters.precision import is_bf16, products
 from doorstep_converters.worker import Channel
 
@@ -51,8 +52,9 @@ def fit(
     channel: Channel | None = None,
     length_of: Callable[[Any], int] | None = None,
 ) -> dict[str, Any]:
-    """Train `model` on batches of `rows`, and leave it with the weights of its best epoch, in eval mode.
+    """Train `model` on batches of `rows`, and leave it with the weights of its best epoch, in eval mode, on the CPU.
 
+    Until then it lies on the GPU where there is one: `loss_of` and `dev_figure` feed it where `device_of` finds it.
     TensorBoard's curves of loss, learning rate and dev figure go to the channel's logs, where it has some.
 
     Args:
@@ -63,7 +65,8 @@ def fit(
     Raises:
         ConversionError: the loss became NaN.
     """
-    generator = np.random.default_rng(course.seed)
+    generator, device = np.random.default_rng(course.seed), feeds_device()
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=course.learning_rate, weight_decay=course.weight_decay)
     per_epoch = max(1, -(-len(rows) // course.batch))
     total = per_epoch * course.epochs
@@ -71,13 +74,13 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, max(0.0, (total - step) / max(1, total - rise)))
     )
-    has_bf16 = is_bf16(course.precision, on_gpu=False)
+    has_bf16 = is_bf16(course.precision, on_gpu=device.type == "cuda")
     best, kept, figures, step = -1.0, copy.deepcopy(model.state_dict()), [], 0
     curves = _Curves(channel.logs / course.part if channel is not None and channel.logs else None, total)
     for epoch in range(course.epochs):
         model.train()
         for places in _batches(rows, course.batch, generator, length_of):
-            with products(has_bf16):
+            with products(device, has_bf16):
                 loss = loss_of([rows[place] for place in places])
             if not torch.isfinite(loss):
                 raise ConversionError(
@@ -93,7 +96,7 @@ def fit(
             if channel is not None:
                 channel.progress(step / total)
         model.eval()
-        with torch.no_grad(), products(has_bf16):
+        with torch.no_grad(), products(device, has_bf16):
             figures.append(dev_figure())
         curves.judged(step, figures[-1])
         if figures[-1] >= best:  # of equal epochs the last: it has learnt longest
@@ -102,7 +105,7 @@ def fit(
             break
     curves.close()
     model.load_state_dict(kept)
-    model.eval()
+    model.to("cpu").eval()
     return {"dev": best, "epochs": len(figures), "steps": step, "by_epoch": figures}
 
 

@@ -13,6 +13,7 @@ from doorstep.search.vectors import unit
 from doorstep.tensors import Array
 from doorstep_converters.augment.mixing import splice_sequences
 from doorstep_converters.evaluation import thin
+from doorstep_converters.placement import device_of, feeds_device
 from doorstep_converters.tasks.loop import Course, fit
 from doorstep_converters.tasks.next_item_judging import Case, Figures, best_blend, cases_of, figures, followers_of
 from doorstep_converters.tasks.next_item_model import SHAPES, NextItemConfig, NextItemModel
@@ -95,10 +96,9 @@ def interests(model: NextItemModel, histories: Sequence[Sequence[int]]) -> Array
     with torch.no_grad():
         table = model.table()
         for start in range(0, len(histories), 512):
-            places, mask = _padded(
-                [history[::-1] for history in histories[start : start + 512]], model.config.max_length
-            )
-            found.append(model(table[places], mask).numpy())
+            newest = [history[::-1] for history in histories[start : start + 512]]
+            places, mask = _padded(newest, model.config.max_length, table.device)
+            found.append(model(table[places], mask).cpu().numpy())
     return unit(np.concatenate(found)) if found else np.zeros((0, model.config.dimensions), np.float32)
 
 
@@ -113,7 +113,7 @@ def _start(lessons: Lessons, teacher: NextItemModel | None, config: NextItemConf
     if teacher is None:
         return spectral_vectors(lessons.train, lessons.items, config.dimensions, seed)
     with torch.no_grad():
-        table = teacher.table().numpy()
+        table = teacher.table().cpu().numpy()
     if table.shape[1] == config.dimensions:
         return np.array(table)
     _, _, directions = np.linalg.svd(table.T @ table)
@@ -126,15 +126,19 @@ def _lesson(model: NextItemModel, sequences: list[list[int]], teacher: NextItemM
     usable = sorted((sequence[-length - 1 :] for sequence in sequences if len(sequence) > 1), key=len)
     batches = [usable[start : start + _BATCH] for start in range(0, len(usable), _BATCH)]
     counts = np.bincount([item for sequence in usable for item in sequence[1:]], minlength=model.config.items)
-    popularity = torch.from_numpy((counts / max(1, counts.sum())).astype(np.float32))  # [items]
+    popularity = torch.from_numpy((counts / max(1, counts.sum())).astype(np.float32)).to(feeds_device())  # [items]
+    if teacher is not None:
+        teacher.to(feeds_device())
 
     def loss_of(rows: list[list[list[int]]]) -> torch.Tensor:
         newest = [sequence[::-1] for sequence in rows[0]]
-        places, mask = _padded([sequence[1:] for sequence in newest], length)
-        right, _ = _padded([sequence[:-1] for sequence in newest], length)
+        device = device_of(model)
+        places, mask = _padded([sequence[1:] for sequence in newest], length, device)
+        right, _ = _padded([sequence[:-1] for sequence in newest], length, device)
         is_real = mask > 0
         table, targets = model.table(), right[is_real]  # [items, dimensions], [steps]
-        drawn = torch.unique(torch.cat([targets, torch.randint(model.config.items, (_NEGATIVES,))]))
+        others = torch.randint(model.config.items, (_NEGATIVES,)).to(device)
+        drawn = torch.unique(torch.cat([targets, others]))
         expected = len(targets) * popularity[drawn] + _NEGATIVES / model.config.items
         correction = torch.log(-torch.expm1(-expected))  # of a share drawn: Bengio & Senécal 2008
         logits = _logits(model.encode(table[places], mask)[is_real], table[drawn])  # [steps, drawn]
@@ -167,7 +171,7 @@ def _judge(model: NextItemModel, held_out: Sequence[tuple[list[int], int]], coun
 
 def _cases(model: NextItemModel, held_out: Sequence[tuple[list[int], int]]) -> list[Case]:
     with torch.no_grad():
-        table = model.table().numpy()
+        table = model.table().cpu().numpy()
     return cases_of(interests(model, [history for history, _ in held_out]), table, held_out)
 
 
@@ -180,11 +184,11 @@ def _blind(cases: Sequence[Case]) -> list[Case]:
     return [case._replace(cosines=np.zeros_like(case.cosines), ordered=np.zeros_like(case.ordered)) for case in cases]
 
 
-def _padded(rows: Sequence[Sequence[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(rows: Sequence[Sequence[int]], length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return item numbers and mask [rows, sequence]; each row begins with its newest item."""
     width = max(1, min(length, max(map(len, rows))))
     places, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
     for place, row in enumerate(rows):
         read = min(len(row), width)
         places[place, :read], mask[place, :read] = row[:read], 1
-    return torch.from_numpy(places), torch.from_numpy(mask)
+    return torch.from_numpy(places).to(device), torch.from_numpy(mask).to(device)

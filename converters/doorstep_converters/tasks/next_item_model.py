@@ -151,7 +151,7 @@ class _Mean(nn.Module):
 
 def _by_distance(values: torch.Tensor, hidden: float) -> torch.Tensor:
     """Return [heads, length, length]: for each item the value of the distance to each older one, `hidden` for newer."""
-    places = torch.arange(values.shape[1])
+    places = torch.arange(values.shape[1], device=values.device)
     distance = places[None, :] - places[:, None]  # older items stand behind
     return torch.where(distance < 0, hidden, values[:, distance.clamp(min=0)])
 

@@ -12,7 +12,7 @@ from doorstep.tensors import Array
 from doorstep_converters.ask import REMEDY
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.memory import Batches, to_log
-from doorstep_converters.placement import feeds_device
+from doorstep_converters.placement import device_of, feeds_device
 from doorstep_converters.tasks.sentence_similarity_pooling import Pooled
 from doorstep_converters.tasks.sentence_similarity_recipe import load_dense, read_recipe
 from doorstep_converters.tokenizer import load_tokenizer
@@ -58,6 +58,6 @@ class SentenceEncoder:
     def _read(self, texts: Sequence[str]) -> Array:
         encoded = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(next(self.pooled.parameters()).device)
+        ).to(device_of(self.pooled))
         vectors: Array = self.pooled(encoded["input_ids"], encoded["attention_mask"]).float().cpu().numpy()
         return vectors

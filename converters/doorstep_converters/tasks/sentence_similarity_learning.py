@@ -19,6 +19,7 @@ from transformers import set_seed
 from doorstep.tensors import Array
 from doorstep_converters.lessons import Collator, text_lengths
 from doorstep_converters.losses import vector_loss
+from doorstep_converters.placement import device_of
 from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks.loop import Course, fit
 from doorstep_converters.tasks.sentence_similarity_build import build, write
@@ -112,8 +113,9 @@ class _Lesson:
         columns = self._corpus[places]
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         batch = self._collator(rows)
-        found = self._learner.pooled(batch["input_ids"], batch["attention_mask"])  # [batch, student's width]
-        wanted = batch["teacher_vector"] @ self._space.T
+        device = device_of(self._learner.pooled)
+        found = self._learner.pooled(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+        wanted = (batch["teacher_vector"] @ self._space.T).to(device)  # [batch, student's width], as `found`
         loss = vector_loss(found, wanted)
         if self._is_normalized:
             return loss

@@ -1,6 +1,6 @@
 """Training on sound: recordings change a little each time they are seen; labels or letters, and maybe a teacher."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from doorstep.sound.items import SoundOptions, SoundReader
 from doorstep.tensors import Array, TensorSpec
+from doorstep_converters.placement import device_of, feeds_device
 from doorstep_converters.students.audio_cnn import AudioCnnConfig, AudioCnnForCTC, AudioCnnForSequenceClassification
 from doorstep_converters.tasks.loop import Course, fit
 from doorstep_converters.tasks.sound_graph import graph_of, load_model
@@ -61,13 +62,14 @@ def train_sound(out: Path, channel: "Channel", checkpoint: Path | None, data: An
     teacher = None
     if options["teacher"]:
         teacher = graph_of(load_model(Path(options["teacher"]), options["is_ctc"]), Path(options["teacher"]))
+        teacher.to(feeds_device())
     reader = SoundReader(SoundOptions(options["rate"], 600.0, options["shortest"]), INPUTS)
     rows = {split: _rows(reader, part, options, names) for split, part in data.items()}
     judge = _Judge(options["is_ctc"], options["blank"])
     augment = Augmenter(options["rate"], options["seed"])
 
     def loss_of(part: list[Any]) -> torch.Tensor:
-        feeds = _feeds(reader, [augment(samples) for samples, _ in part])
+        feeds = _feeds(reader, [augment(samples) for samples, _ in part], device_of(graph))
         logits = graph(*feeds)
         loss = judge.loss(logits, feeds[1], [truth for _, truth in part], model.config)
         if teacher is None:
@@ -119,21 +121,23 @@ class _Judge:
 
     def loss(self, logits: torch.Tensor, lengths: torch.Tensor, truth: Sequence[Any], config: Any) -> torch.Tensor:
         if not self._is_ctc:
-            return nn.functional.cross_entropy(logits, torch.tensor(truth), label_smoothing=0.05)
+            wanted = torch.tensor(truth, device=logits.device)
+            return nn.functional.cross_entropy(logits, wanted, label_smoothing=0.05)
         from doorstep_converters.tasks.sound_graph import frame_samples
 
         frames = torch.clamp(lengths // frame_samples(config), min=1, max=logits.shape[1])
-        letters = torch.tensor([letter for text in truth for letter in text])
-        sizes = torch.tensor([len(text) for text in truth])
+        letters = torch.tensor([letter for text in truth for letter in text], device=logits.device)
+        sizes = torch.tensor([len(text) for text in truth], device=logits.device)
         chances = torch.log_softmax(logits, dim=-1).transpose(0, 1)  # [frames, batch, tokens]
         return nn.functional.ctc_loss(chances, letters, frames, sizes, self._blank, zero_infinity=True)
 
-    def figure(self, graph: Callable[..., torch.Tensor], reader: SoundReader, rows: Sequence[Any]) -> float:
+    def figure(self, graph: nn.Module, reader: SoundReader, rows: Sequence[Any]) -> float:
         """Return the share of rows that are answered right."""
         right = 0
         for start in range(0, len(rows), _DEV_BATCH):
             part = rows[start : start + _DEV_BATCH]
-            found = graph(*_feeds(reader, [samples for samples, _ in part])).argmax(-1).tolist()
+            feeds = _feeds(reader, [samples for samples, _ in part], device_of(graph))
+            found = graph(*feeds).argmax(-1).tolist()
             right += sum(self._read(answer) == truth for answer, (_, truth) in zip(found, part, strict=True))
         return right / max(1, len(rows))
 
@@ -194,6 +198,6 @@ def _rows(reader: SoundReader, part: Sequence[Any], options: dict[str, Any], nam
     return rows
 
 
-def _feeds(reader: SoundReader, samples: Sequence[Array]) -> tuple[torch.Tensor, torch.Tensor]:
+def _feeds(reader: SoundReader, samples: Sequence[Array], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     feeds = reader.collate(list(samples))
-    return torch.from_numpy(feeds["waveform"]), torch.from_numpy(feeds["lengths"])
+    return torch.from_numpy(feeds["waveform"]).to(device), torch.from_numpy(feeds["lengths"]).to(device)

@@ -57,6 +57,7 @@ def train_net(
     from safetensors.torch import save_file
     from sklearn.metrics import roc_auc_score
 
+    from doorstep_converters.placement import feeds_device
     from doorstep_converters.tasks.loop import Course, fit
     from doorstep_converters.tasks.tabular_classification_net import FieldsNet
 
@@ -70,17 +71,18 @@ def train_net(
     }
     net = FieldsNet(**shape)
     rows, wanted = (table.rows["train"], table.truth["train"]) if teacher is None else _taught(table, teacher, options)
-    known, wanted = _tensors(rows), torch.from_numpy(wanted)
-    judged = _tensors(table.rows["dev"] or table.rows["train"])
+    device = feeds_device()
+    known, wanted = _tensors(rows, device), torch.from_numpy(wanted).to(device)
+    judged = _tensors(table.rows["dev"] or table.rows["train"], device)
     truth = table.truth["dev"] if table.rows["dev"] else table.truth["train"]
 
     def loss_of(places: list[int]) -> torch.Tensor:
         numbers, missing, codes = (tensor[places] for tensor in known)
-        codes = torch.where(torch.rand(codes.shape) < _UNSEEN, torch.ones_like(codes), codes)
+        codes = torch.where(torch.rand(codes.shape, device=device) < _UNSEEN, torch.ones_like(codes), codes)
         return torch.nn.functional.cross_entropy(net(numbers, missing, codes), wanted[places])
 
     def dev_figure() -> float:
-        found = net(*judged).softmax(-1).numpy()
+        found = net(*judged).softmax(-1).cpu().numpy()
         if len(table.labels) == 2:
             return float(roc_auc_score(truth, found[:, 1]))
         return float((found.argmax(1) == truth).mean())
@@ -91,11 +93,12 @@ def train_net(
     return shape, figures
 
 
-def _tensors(rows: Sequence[dict[str, Array]]) -> list[Any]:
+def _tensors(rows: Sequence[dict[str, Array]], device: Any) -> list[Any]:
     """Return numbers and missing [rows, numbers] float32 and codes [rows, categories] int64."""
     import torch
 
-    return [torch.from_numpy(np.array([row[name] for row in rows])) for name in ("numbers", "missing", "categories")]
+    columns = (np.array([row[name] for row in rows]) for name in ("numbers", "missing", "categories"))
+    return [torch.from_numpy(column).to(device) for column in columns]
 
 
 def _taught(table: Table, teacher: Path, options: dict[str, Any]) -> tuple[list[dict[str, Array]], Array]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, set_seed
 
+from doorstep_converters.placement import device_of
 from doorstep_converters.tasks.loop import Course, fit, rate_for
 from doorstep_converters.tasks.rankings import ndcg
 from doorstep_converters.tasks.text_ranking_data import pairs_of, truth_of
@@ -37,7 +38,7 @@ def train(out: Path, channel: Channel, checkpoint: Path, data: Any, options: dic
     most = options["max_length"]
 
     def logits_of(pairs: Sequence[Text]) -> torch.Tensor:
-        logits: torch.Tensor = model(**feeds_of(model, tokenizer, pairs, most)).logits[:, 0].float()  # [pairs]
+        logits: torch.Tensor = model(**feeds_of(model, tokenizer, pairs, most)).logits[:, 0].float().cpu()  # [pairs]
         return logits
 
     loss_of = _Loss(logits_of, options["seed"])
@@ -94,4 +95,4 @@ def feeds_of(model: Any, tokenizer: Any, pairs: Sequence[Text], most: int) -> di
     """Return a batch as a CrossEncoder makes it: the longer text of a pair is cut, the model gets what it takes."""
     encoded = tokenizer(list(pairs), truncation="longest_first", max_length=most, padding=True, return_tensors="pt")
     taken = inspect.signature(model.forward).parameters
-    return {name: array for name, array in encoded.items() if name in taken}
+    return {name: array.to(device_of(model)) for name, array in encoded.items() if name in taken}

@@ -14,6 +14,7 @@ from doorstep.tensors import Array
 from doorstep_converters.architectures import register_architectures
 from doorstep_converters.lessons import padded
 from doorstep_converters.losses import logit_loss
+from doorstep_converters.placement import device_of, feeds_device
 from doorstep_converters.students.build_tagger import MadeTagger, load_tagger, make_tagger, tagger_spec
 from doorstep_converters.tasks.loop import Course, fit, rate_for
 from doorstep_converters.tasks.token_classification_labels import IGNORED, bio_labels, marks_of, wanted_of
@@ -144,7 +145,7 @@ class _Teacher:
     """A checkpoint with a token head that says what it thinks of words."""
 
     def __init__(self, folder: Path, labels: Sequence[str], most: int) -> None:
-        self._model, self._tokenizer = load_tagger(folder), load_tokenizer(folder)
+        self._model, self._tokenizer = load_tagger(folder).to(feeds_device()), load_tokenizer(folder)
         self._most = min(most, getattr(self._model.config, "max_position_embeddings", most))
         self._decoder = Decoder(TokenOptions(tuple(labels), self._most))
         self.labels = labels
@@ -159,9 +160,7 @@ class _Teacher:
             encodings = self._tokenizer(
                 [texts[place] for place in places], truncation=True, max_length=self._most
             ).encodings
-            logits = (
-                self._model(**padded([encoding.ids for encoding in encodings], 0)).logits.float().numpy()
-            )  # [texts, sequence, labels]
+            logits = _logits(self._model, [encoding.ids for encoding in encodings])
             for place, encoding, row in zip(places, encodings, logits, strict=True):
                 found[place] = self._decoder.words(texts[place], [encoding], [softmax(row[: len(encoding)])])
         return found
@@ -185,12 +184,14 @@ class _Loss:
         if self._unknown is not None:
             hidden = (torch.rand(marks.shape) < _UNKNOWN) & (marks != IGNORED)
             batch["input_ids"] = torch.where(hidden, self._unknown, batch["input_ids"])
-        logits = self._model(**batch).logits.float().flatten(0, 1)  # [tokens, labels]
-        loss = nn.functional.cross_entropy(logits, marks.flatten())
+        device = device_of(self._model)
+        feeds = {name: tensor.to(device) for name, tensor in batch.items()}
+        logits = self._model(**feeds).logits.float().flatten(0, 1)  # [tokens, labels]
+        loss = nn.functional.cross_entropy(logits, marks.flatten().to(device))
         if part[0].wanted is None:
             return loss
         known = [torch.from_numpy(lesson.wanted) for lesson in part]
-        wanted = nn.utils.rnn.pad_sequence(known, batch_first=True).flatten(0, 1)  # [tokens, labels]
+        wanted = nn.utils.rnn.pad_sequence(known, batch_first=True).flatten(0, 1).to(device)  # [tokens, labels]
         is_known = wanted.sum(dim=1) > 0
         if not is_known.any():
             return (1 - _SOFT) * loss
@@ -210,12 +211,17 @@ class _Exam:
         answers = []
         for start in range(0, len(self._encodings), _ASKED):
             part = self._encodings[start : start + _ASKED]
-            logits = (
-                self._model(**padded([encoding.ids for encoding in part], 0)).logits.float().numpy()
-            )  # [texts, sequence, labels]
+            logits = _logits(self._model, [encoding.ids for encoding in part])
             for place, row in enumerate(logits, start):
                 window = self._encodings[place]
                 answers.append(
                     self._decoder.spans(self._rows[place]["text"], [window], [softmax(row[: len(window)])]).flat()
                 )
         return self._figure(answers, [row["spans"] for row in self._rows])
+
+
+def _logits(model: Any, ids: Sequence[Sequence[int]]) -> Array:
+    """Return [texts, sequence, labels] float32; texts are padded to the longest."""
+    feeds = {name: tensor.to(device_of(model)) for name, tensor in padded(ids, 0).items()}
+    logits: Array = model(**feeds).logits.float().cpu().numpy()
+    return logits
