@@ -11,6 +11,7 @@ from doorstep.errors import DataError
 from doorstep.tensors import Array
 from doorstep_converters.memory import Batches, to_log
 from doorstep_converters.placement import feeds_device, load_teacher
+from doorstep_converters.precision import is_bf16, products
 from doorstep_converters.reference import probabilities
 from doorstep_converters.tokenizer import load_tokenizer
 
@@ -25,6 +26,7 @@ def ask(
     report: Callable[[float], None],
     is_pickle_allowed: bool = False,
     say: Callable[[str], None] = to_log,
+    precision: str = "fp32",
 ) -> Array:
     """Return the checkpoint's probabilities [texts, classes] float32; texts are cut at `limit` tokens.
 
@@ -33,17 +35,19 @@ def ask(
 
     Args:
         say: called with what the user should know, such as that memory was short.
+        precision: of matrix products, as `precision.is_bf16` reads it.
 
     Raises:
         ConversionError: one text does not fit into memory.
     """
+    has_bf16 = is_bf16(precision, on_gpu=feeds_device().type == "cuda")
     tokenizer = load_tokenizer(folder)
     model = load_teacher(folder, is_pickle_allowed)
     is_multi_label = model.config.problem_type == "multi_label_classification"
     logits = np.zeros((len(texts), model.config.num_labels), np.float32)  # [texts, classes]
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     answers = Batches(_BATCH, "the teacher", REMEDY, say).ask(
-        [texts[place] for place in order], lambda part: _logits(model, tokenizer, list(part), limit)
+        [texts[place] for place in order], lambda part: _logits(model, tokenizer, list(part), limit, has_bf16)
     )
     for done, (place, row) in enumerate(zip(order, answers, strict=True), 1):
         logits[place] = row
@@ -71,9 +75,9 @@ def labels_of(folder: Path, wanted: Sequence[str], subject: str) -> list[int]:
     return [places[name] for name in wanted]
 
 
-def _logits(model: Any, tokenizer: Any, texts: list[str], limit: int) -> Array:
+def _logits(model: Any, tokenizer: Any, texts: list[str], limit: int, has_bf16: bool) -> Array:
     encoded = tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
-    with torch.inference_mode():
+    with torch.inference_mode(), products(feeds_device(), has_bf16):
         feeds = {name: encoded[name].to(feeds_device()) for name in ("input_ids", "attention_mask")}
         logits: Array = model(**feeds).logits.float().cpu().numpy()  # [batch, classes]
     return logits

@@ -17,6 +17,7 @@ from doorstep_converters.ask import REMEDY
 from doorstep_converters.checkpoint import find_checkpoint
 from doorstep_converters.memory import Batches
 from doorstep_converters.placement import feeds_device, load_teacher
+from doorstep_converters.precision import is_bf16, products
 from doorstep_converters.students.relations import LastAttention
 from doorstep_converters.students.space import averaged
 from doorstep_converters.tasks.sentence_similarity_encoder import SentenceEncoder
@@ -38,6 +39,7 @@ def answer(
     resume: str = "",
     is_encoder: bool = False,
     is_pickle_allowed: bool = False,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Write the teacher's logits for every text of a corpus to `out`; a job of `stages`.
 
@@ -48,6 +50,7 @@ def answer(
         resume: folder that keeps finished shards until all are made, so that a killed run goes on from there; shards
             of another teacher, corpus or length are not looked at. A resumable stage has such a folder of its own.
         is_encoder: the teacher is a sentence encoder: it has vectors, as its folder says they are made, and no logits.
+        precision: of the matrix products of a teacher that is no encoder, as `precision.is_bf16` reads it.
 
     Raises:
         ConversionError: one text does not fit into memory.
@@ -61,10 +64,10 @@ def answer(
     if is_encoder:
         extras, teacher = ("vector",), _Encoder(found.folder, longest, is_pickle_allowed)
     else:
-        teacher = _Teacher(found.folder, longest, tuple(extras), channel.note)
+        teacher = _Teacher(found.folder, longest, tuple(extras), channel.note, precision)
     kept_in = resume or channel.kept
     work = (
-        Path(kept_in) / _key(found.digest, Path(corpus), max_length, (*extras, *["encoder"] * is_encoder))
+        Path(kept_in) / _key(found.digest, Path(corpus), max_length, (*extras, *["encoder"] * is_encoder, precision))
         if kept_in
         else out
     )
@@ -99,8 +102,11 @@ class _Teacher:
         say: called with what the user should know.
     """
 
-    def __init__(self, folder: Path, max_length: int, extras: tuple[str, ...], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, max_length: int, extras: tuple[str, ...], say: Callable[[str], None], precision: str
+    ) -> None:
         self._model = load_teacher(folder)
+        self._has_bf16 = is_bf16(precision, on_gpu=feeds_device().type == "cuda")
         self._tokenizer = load_tokenizer(folder)
         self._max_length = max_length
         self._extras = extras
@@ -133,14 +139,15 @@ class _Teacher:
             list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
         ).to(feeds_device())
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
-        got = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        with products(feeds_device(), self._has_bf16):
+            got = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         rows: list[dict[str, Any]] = [{"logits": row} for row in got.logits.float().cpu().numpy()]
         if "vector" in self._extras:
-            vectors = averaged(got, mask).cpu().numpy().astype(np.float16)  # [batch, width]
+            vectors = averaged(got, mask).float().cpu().numpy().astype(np.float16)  # [batch, width]
             for row, vector in zip(rows, vectors, strict=True):
                 row["vector"] = vector
         if self._attention:
-            parts = self._attention.stacked().cpu().numpy().astype(np.float16)  # [batch, sequence, 3, width]
+            parts = self._attention.stacked().float().cpu().numpy().astype(np.float16)  # [batch, sequence, 3, width]
             for row, part, length, tokens in zip(rows, parts, mask.sum(dim=1).tolist(), ids.cpu().numpy(), strict=True):
                 row["tokens"] = tokens[:length].astype(np.int32)
                 row["relations"] = part[:length].reshape(-1)

@@ -1,12 +1,14 @@
 """Augmentation: every transform, its seed, what it needs, and the filter behind it."""
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 
 from doorstep.cli.main import main
 from doorstep.errors import CheckpointError, DataError, UsageError
+from doorstep_converters.ask import ask
+from doorstep_converters.augment import sift, stage
 from doorstep_converters.augment.filter import Leaks, is_sure
 from doorstep_converters.augment.lexicon import load_lexicon
 from doorstep_converters.augment.make import Augmented, augment
@@ -31,6 +35,7 @@ from doorstep_converters.augment.words import Synonyms
 from doorstep_converters.augment.writer import NgramWriter
 from doorstep_converters.data import DataSet, Row
 from doorstep_converters.stages import StageRunner
+from doorstep_converters.worker import Channel
 
 Make = Callable[[str], Path]
 ENGLISH = "Would you match the $65 for the size medium Tarnwick coffee machine, SKU-7741, 500 ml?"
@@ -306,6 +311,44 @@ def test_other_weights_in_the_generators_folder_augment_again(tmp_path: Path) ->
         made.append(runner.run(augment_stage(data, plan, 7, tmp_path), lambda share: None, 1))
     assert [output.is_cached for output in made] == [False, False, True]
     assert made[0].digest != made[1].digest == made[2].digest
+
+
+def test_a_killed_run_asks_the_teacher_no_question_twice(
+    make_checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        [f"{word} the {thing}", label] for word, label in (("buy", "buy"), ("where is", "ask")) for thing in "abcdefgh"
+    ]
+    (tmp_path / "data.json").write_text(json.dumps({"train": rows, "held_out": []}))
+    plan = asdict(AugmentPlan(("typo", "case"), copies=2.0, teacher=str(make_checkpoint("bert")), sure=0.0))
+    asked: list[int] = []
+
+    def counting(folder: Path, texts: Sequence[str], *others: Any, **more: Any) -> Any:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(texts))
+        return ask(folder, texts, *others, **more)
+
+    def run(name: str) -> bytes:
+        (tmp_path / name).mkdir()
+        channel = Channel(io.StringIO(), kept=tmp_path / "kept")
+        stage.make(tmp_path / name, channel, str(tmp_path / "data.json"), plan, 7, ["buy", "return", "ask", "complain"])
+        return (tmp_path / name / "corpus.jsonl").read_bytes()
+
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(sift, "_BATCH", 16)
+    monkeypatch.setattr(stage, "ask", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed")
+    one, other = sorted((tmp_path / "kept").iterdir())
+    one.write_bytes(one.read_bytes()[:-1])  # and a damaged answer is trusted no more
+    monkeypatch.setattr(stage, "ask", lambda *all, **more: (asked.append(0), ask(*all, **more))[1])
+    again = run("again")
+    assert other.is_file()
+    made = len(list((tmp_path / "kept").iterdir()))
+    assert len(asked) == 2 + made - 1  # all but the whole one
+    monkeypatch.setattr(stage, "ask", counting)
+    assert run("whole") == again  # nothing is asked: `counting` would stop it
 
 
 @pytest.mark.parametrize("name", ["lexicon", "brands", "generator", "there", "back"])

@@ -112,6 +112,21 @@ def test_the_teachers_answers_are_its_logits_row_by_row(
         assert len(found[place]["relations"]) == len(found[place]["tokens"]) * 3 * model.config.hidden_size
 
 
+def test_a_teacher_answers_in_bf16_as_in_fp32_but_for_rounding(
+    rows: list[tuple[str, str]], make_checkpoint: Callable[[str], Path], channel: Channel, tmp_path: Path
+) -> None:
+    source, found = corpus(tmp_path / "corpus.jsonl", [*rows[:50]]), {}
+    for precision in ("fp32", "bf16"):
+        (tmp_path / precision).mkdir()
+        extras = ("vector", "relations")
+        teach.answer(
+            tmp_path / precision, channel, str(make_checkpoint("bert")), source, 32, extras, precision=precision
+        )
+        found[precision] = np.array(open_taught(tmp_path / precision)["logits"][:])
+    difference = np.abs(found["bf16"] - found["fp32"]).max()
+    assert 0 < difference < 0.05 * np.abs(found["fp32"]).max()
+
+
 def test_a_killed_teacher_goes_on_and_trusts_no_damaged_shard(
     rows: list[tuple[str, str]], make_checkpoint: Callable[[str], Path], channel: Channel, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

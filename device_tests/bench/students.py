@@ -197,6 +197,7 @@ class _School:
         digest = hashlib.sha256(corpus.read_bytes()).hexdigest()
         return self._run("teach", "doorstep_converters.teach:answer", digest, {
             "checkpoint": str(self.checkpoint), "corpus": str(corpus), "max_length": 128, "extras": ["vector"],
+            "precision": "auto",
         })  # fmt: skip
 
     def _write(self, name: str, text: str) -> Path:

@@ -51,7 +51,7 @@ def augment_stage(
     if unlabelled is not None:
         arguments |= {"unlabelled": str(unlabelled.resolve()), "column": column}
         inputs.append(f"{file_digest(unlabelled)} {column}")
-    return Stage("augment", "doorstep_converters.augment.stage:make", arguments, tuple(inputs))
+    return Stage("augment", "doorstep_converters.augment.stage:make", arguments, tuple(inputs), is_resumable=True)
 
 
 def ablate_stage(data: DataSet, made: Output, seed: int, work: Path) -> Stage:

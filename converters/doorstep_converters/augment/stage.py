@@ -1,12 +1,17 @@
 """Augmentation's jobs: a data file and a plan in, `corpus.jsonl` out; and what its transforms bring."""
 
+import hashlib
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from doorstep.files import write_atomic
 from doorstep.tensors import Array
 from doorstep_converters.ask import ask, labels_of
 from doorstep_converters.augment.filter import Leaks
@@ -19,6 +24,7 @@ from doorstep_converters.unlabelled import read_texts
 from doorstep_converters.worker import Channel
 
 _JUDGED_TOKENS = 128
+_DIGEST = 32  # bytes of SHA-256
 _MOST_UNLABELLED = 50_000
 
 
@@ -41,6 +47,8 @@ def make(
     column: str | None = None,
 ) -> dict[str, Any]:
     """Write `corpus.jsonl`, a JSON object a line: text, label or null, transform, source; a job of `stages`.
+
+    A run that is killed makes its texts again, but the teacher is not asked again about those it has answered.
 
     Args:
         data: JSON file `{"train": [[text, label or null]…], "held_out": [text…]}`.
@@ -89,6 +97,33 @@ def _judge(plan: AugmentPlan, labels: Sequence[str], channel: Channel) -> Judge 
     places = labels_of(folder, labels, "augment")
 
     def judge(texts: Sequence[str]) -> Array:
-        return ask(folder, texts, _JUDGED_TOKENS, lambda share: None, say=channel.note)[:, places]
+        return ask(folder, texts, _JUDGED_TOKENS, lambda share: None, say=channel.note, precision="auto")[:, places]
 
-    return Judge(labels, judge, plan.sure)
+    return Judge(labels, _Remembering(judge, channel.kept) if channel.kept else judge, plan.sure)
+
+
+class _Remembering:
+    """A judge whose answers stay in `folder`; a damaged one is asked for again."""
+
+    def __init__(self, judge: Callable[[Sequence[str]], Array], folder: Path) -> None:
+        self._judge, self._folder = judge, folder
+
+    def __call__(self, texts: Sequence[str]) -> Array:
+        """Return probabilities [texts, classes]."""
+        path = self._folder / hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+        if path.is_file() and (known := _sealed(path.read_bytes())) is not None:
+            return known
+        found = self._judge(texts)
+        stream = io.BytesIO()
+        np.save(stream, found, allow_pickle=False)
+        data = stream.getvalue()
+        write_atomic(path, hashlib.sha256(data).digest() + data)
+        return found
+
+
+def _sealed(data: bytes) -> Array | None:
+    """Return the array behind its digest; None where the two do not fit."""
+    if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+        return None
+    found: Array = np.load(io.BytesIO(data[_DIGEST:]), allow_pickle=False)
+    return found

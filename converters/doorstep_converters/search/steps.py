@@ -255,10 +255,11 @@ class Steps:
             "corpus": str(corpus),
             "max_length": self._length(),
             "extras": extras,
+            "precision": self.order.job.training.precision,
         }
         name = "teach-augmented" if choice.is_augmented else "teach"
         inputs = (self.teacher.digest, file_digest(corpus))
-        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
+        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs, is_resumable=True))
 
     def _corpus(self, is_augmented: bool) -> Path:
         """Write the texts students learn from, one after the other: labelled ones, made ones, unlabelled ones."""
