@@ -262,6 +262,10 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
         (["--students", "pruned-1l"], "--students: a search alone reads it"),
         (["--prefer", "size", "--dry-run"], "--prefer: a search alone reads it"),
         (["--workers", "2"], "--workers: a search alone reads it"),
+        (["--copies", "3"], "--copies: no texts are made; say how with --augment, or leave it out"),
+        (["--lexicon", "words.txt"], "--lexicon: no texts are made"),
+        (["--budget", "size<=2MB", "--drop", "1"], "--drop: the budget holds the bounds of a search; write drop into"),
+        (["--budget", "size<=2MB", "--agreement", "0.9"], "write agreement into --budget"),
     ],
 )
 def test_the_command_line_names_what_is_wrong(

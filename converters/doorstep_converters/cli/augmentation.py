@@ -2,7 +2,10 @@
 
 import argparse
 
+from doorstep.errors import UsageError
 from doorstep_converters.augment.plan import CHANGES, MAKERS, AugmentPlan, check_plan
+
+_OF_TEXTS_MADE = ("copies", "lexicon", "brands", "generator", "translators")
 
 
 def add_augment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +25,13 @@ def plan_of(arguments: argparse.Namespace) -> AugmentPlan | None:
     """Return what the user wants made; None where nothing.
 
     Raises:
-        UsageError: misspelt, or something it needs is missing.
+        UsageError: misspelt, or something it needs is missing; or options of texts that nobody wants made.
     """
     names = tuple(name for name in arguments.augment.split(",") if name)
     if not names:
+        given = [name for name in _OF_TEXTS_MADE if getattr(arguments, name) not in (None, 1.0)]
+        if given:
+            raise UsageError(f"--{given[0]}: no texts are made; say how with --augment, or leave it out")
         return None
     # the students of a search learn from its teacher, which is this checkpoint or what is trained of it
     teacher = arguments.teacher or (arguments.checkpoint if getattr(arguments, "budget", "") else None)

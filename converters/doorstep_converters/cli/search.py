@@ -17,6 +17,7 @@ from doorstep_converters.search.run import require_found, search
 Add = Callable[[argparse.ArgumentParser], None]
 _BESIDE_RECIPE = ("cache", "dry_run", "json")
 _WITHOUT_BUDGET = ("budget", "dry_run")
+_INSTEAD_OF_BUDGET = ("--agreement", "--drop")
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +83,12 @@ def check_given(arguments: argparse.Namespace, add_arguments: Add) -> None:
             raise UsageError(
                 f"{arguments.checkpoint}: it says everything itself; write {given[0]} into it, or leave it out"
             )
-    elif not arguments.budget and (given := _given(arguments, add_search_arguments, _WITHOUT_BUDGET)):
+    elif arguments.budget:
+        for name in _INSTEAD_OF_BUDGET:
+            if name in _given(arguments, add_arguments, ()):
+                bound = name.removeprefix("--")
+                raise UsageError(f"{name}: the budget holds the bounds of a search; write {bound} into --budget")
+    elif given := _given(arguments, add_search_arguments, _WITHOUT_BUDGET):
         raise UsageError(f"{given[0]}: a search alone reads it; add --budget, or leave it out")
 
 
