@@ -76,6 +76,10 @@ TRIALS = (
         for student in ("cnn-3l-64w-128f-128h", "bilstm-64w-96f")
         for note, arguments in (("alone", ()), ("taught", ("--teacher", _ENCODER)))
     ),
+    Trial(
+        "token-classification", "new:transformer-3l", "nlu_snips", "span-f1", 0.946,
+        ("--teacher", _ENCODER, "--epochs", "8"), note="taught",
+    ),
 )  # fmt: skip
 _VARIANTS = "onnx-fp32,onnx-int8,tflite-int8"
 _OF_PICTURES = "onnx-fp32,onnx-int8-static,tflite-int8-static"
