@@ -128,11 +128,14 @@ class Predictor:
         """
         return self.answer(self._task.prepare((item,)))[0]
 
-    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise") -> list[Any]:
+    def predict_many(
+        self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise", first: int = 0
+    ) -> list[Any]:
         """Answer items in the order given; items of like length share a batch.
 
         Args:
             on_error: `raise`, or `return` to get the `InputError` of a wrong item in its place and answer the others.
+            first: place of the first item, for errors, where these are a part of more.
 
         Raises:
             InputError: an item is wrong (its place is named); nothing was computed.
@@ -141,7 +144,7 @@ class Predictor:
             raise InputError(f"items: expected a list of items, got {type(items).__name__}; use predict for one")
         check_batch_size(batch_size)
         check_on_error(on_error)
-        return self._answers(prepared(self._task, list(items), on_error), batch_size)
+        return self._answers(prepared(self._task, list(items), on_error, first), batch_size)
 
     def _answers(self, rows: list[Any], batch_size: int) -> list[Any]:
         task = self._task
@@ -175,7 +178,7 @@ class Predictor:
             return
         pending, taken = iter(items), 0
         while chunk := list(islice(pending, batch_size)):
-            yield from self._answers(prepared(self._task, chunk, on_error, taken), batch_size)
+            yield from self.predict_many(chunk, batch_size=batch_size, on_error=on_error, first=taken)
             taken += len(chunk)
 
     def prepare(self, items: Sequence[Any]) -> Sequence[Any]:

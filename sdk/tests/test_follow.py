@@ -213,6 +213,9 @@ def test_a_wrong_item_costs_its_own_answer_alone(shop: Shop, follower: Follower)
     assert [isinstance(one, InputError) for one in streamed] == [False, True, False]
     with pytest.raises(InputError, match="item 0"):
         list(follower.stream([7]))
+    for batch_size in (1, 2):
+        with pytest.raises(InputError, match="item 2: "):
+            list(follower.stream([TEXTS[0], TEXTS[1], 7], batch_size=batch_size))
     with pytest.raises(UsageError, match="batch_size"):
         list(follower.stream(TEXTS, batch_size=0))
 

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -97,27 +98,30 @@ class Follower:
         with self._using() as handle:
             return self._count(handle, lambda: handle.predictor.predict(item), (item,))
 
-    def predict_many(self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise") -> list[Any]:
+    def predict_many(
+        self, items: Sequence[Any], *, batch_size: int = 32, on_error: str = "raise", first: int = 0
+    ) -> list[Any]:
         """Answer items in the order given, all by one release, as `Predictor.predict_many` does."""
         with self._using() as handle:
-            many = handle.predictor.predict_many
-            found: list[Any] = self._count(handle, lambda: many(items, batch_size=batch_size, on_error=on_error), items)
+            many = partial(handle.predictor.predict_many, batch_size=batch_size, on_error=on_error, first=first)
+            found: list[Any] = self._count(handle, lambda: many(items), items)
             return found
 
     def stream(self, items: Iterable[Any], *, batch_size: int = 1, on_error: str = "raise") -> Iterator[Any]:
         """Answer items as they come, as `Predictor.stream` does; a new release takes over between two batches.
 
         Raises:
-            InputError: an item is wrong; its place in its batch is named.
+            InputError: an item is wrong; its place in the stream is named.
         """
         check_batch_size(batch_size)
         check_on_error(on_error)
         if listen := getattr(self.predictor.task, "listen", None):
             yield from listen(items, self.predict, on_error)
             return
-        pending = iter(items)
+        pending, taken = iter(items), 0
         while chunk := list(islice(pending, batch_size)):
-            yield from self.predict_many(chunk, batch_size=batch_size, on_error=on_error)
+            yield from self.predict_many(chunk, batch_size=batch_size, on_error=on_error, first=taken)
+            taken += len(chunk)
 
     @property
     def release(self) -> str:
