@@ -20,8 +20,11 @@ from doorstep_converters.job import Job
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
 from doorstep_converters.progress import Lines
+from doorstep_converters.students.spec import StudentSpec
 from doorstep_converters.tasks import find_craft
 from doorstep_converters.tasks.sentence_similarity import read_recipe
+from doorstep_converters.tasks.sentence_similarity_build import build, write
+from doorstep_converters.tasks.sentence_similarity_encoder import SentenceEncoder
 
 TEXTS = ["is the oat milk back in stock", "tea", "我想买手机壳 please", "send back the lamp, it broke on the first day"]
 SMALL = {
@@ -251,3 +254,16 @@ def test_a_changed_layer_makes_another_checkpoint(encoder: Path, tmp_path: Path)
     tensors = load_file(path)
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, path)
     assert find_checkpoint(str(folder)).digest != before
+
+
+@pytest.mark.parametrize("order", [["max", "cls"], ["cls", "max"], ["mean"]])
+def test_a_student_is_written_with_its_poolings_in_their_order(encoder: Path, order: list[str], tmp_path: Path) -> None:
+    pooling = {"pooling_mode": order, "word_embedding_dimension": 32}
+    teacher = _folder(encoder, tmp_path / "teacher", [("Pooling", pooling)])
+    spec, reader = StudentSpec("transformer", 0, 300, layers=1), SentenceEncoder.load(teacher, 32)
+    student = build(spec, teacher, reader, TEXTS, torch.eye(32 * len(order)), 32)
+    out = tmp_path / "student"
+    write(out, student, teacher, spec, {"reads": 32, "licence": ""})
+    assert read_recipe(out).pooling == tuple(order)
+    vectors = SentenceEncoder.load(out, 32).vectors(TEXTS)
+    np.testing.assert_allclose(vectors, student.vectors(TEXTS), atol=1e-5)
