@@ -15,6 +15,7 @@ from doorstep_converters.augment.noise import NOISE
 from doorstep_converters.calibration_error import expected_calibration_error, tempered
 from doorstep_converters.data import DataSet, Row
 
+_LISTED = 30  # rows of a table in the card
 _FEWEST = 20  # texts of a slice from which its accuracy says something
 _NOISY = 200  # texts that each kind of noise is tried on
 
@@ -158,13 +159,25 @@ def gates_card(gates: dict[str, Gates]) -> str:
         "",
         f"On {first.examples} held-out texts. Agreement is with the teacher; drop, gap and noise are in points.",
     ]
-    for title, found in (("Recall of each class", first.classes), ("Accuracy of each slice", first.slices)):
-        if found:
-            lines += ["", f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()) + "."]
-    if first.noise:
-        shown = ", ".join(f"{name} {lost:+.2f}" for name, lost in first.noise.items())
-        lines += ["", f"Points lost under each noise, on the texts it changes: {shown}."]
+    lines += _of_each("Recall of each class", {name: g.classes for name, g in gates.items()}, ".3f")
+    lines += _of_each("Accuracy of each slice", {name: g.slices for name, g in gates.items()}, ".3f")
+    lost = {name: {kind: -points for kind, points in g.noise.items()} for name, g in gates.items()}
+    lines += _of_each("Points gained or lost under each noise, on the texts it changes", lost, "+.2f")
     return "\n".join(lines) + "\n"
+
+
+def _of_each(title: str, found: dict[str, dict[str, float]], shown: str) -> list[str]:
+    """Return a table of every variant's figures, the worst first; of many rows the worst ones."""
+    names = sorted(next(iter(found.values())), key=lambda name: min(figures[name] for figures in found.values()))
+    if not names:
+        return []
+    listed = names[:_LISTED]
+    rest = f" (the {_LISTED} worst of {len(names)})" if len(names) > _LISTED else ""
+    return [
+        "", f"{title}{rest}:", "",
+        f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|",
+        *(f"| {name} | {' | '.join(f'{figures[name]:{shown}}' for figures in found.values())} |" for name in listed),
+    ]  # fmt: skip
 
 
 def exam_rows(data: DataSet, split: str, limit: int) -> list[Row]:

@@ -59,7 +59,22 @@ def test_the_card_names_the_worst_class_and_noise(exam: Exam) -> None:
     card = gates_card({"onnx-int8": judge(exam, LABELS, _one_hot(got), _one_hot(list(exam.truth)))})
     assert "| onnx-int8 | 1.0000 | 0.00 | 1.0000 |" in card
     assert "100.00 (typo)" in card
-    assert "north 1.000" in card
+    assert "| typo | -100.00 |" in card
+    assert "| north | 1.000 |" in card
+
+
+def test_the_card_shows_classes_and_slices_of_every_variant_the_worst_first(exam: Exam) -> None:
+    teacher, wrong = _one_hot(list(exam.truth)), [1 - exam.truth[0], *exam.truth[1:]]
+    judged = {name: judge(exam, LABELS, _one_hot([*got, 1, 0, 1, 0]), teacher)
+              for name, got in (("onnx-int8", exam.truth), ("tflite-int8", wrong))}  # fmt: skip
+    lines = gates_card(judged).splitlines()
+    start = lines.index("Recall of each class:")
+    assert lines[start + 2] == "| | onnx-int8 | tflite-int8 |"
+    worst = LABELS[exam.truth[0]]
+    assert lines[start + 4].startswith(f"| {worst} | 1.000 | 0.9")
+    assert lines[start + 5].endswith("| 1.000 | 1.000 |")
+    start = lines.index("Accuracy of each slice:")
+    assert lines[start + 4].startswith("| north | 1.000 | 0.9")
 
 
 def test_temperature_mends_overconfident_answers() -> None:
