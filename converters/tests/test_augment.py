@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -20,12 +21,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 from doorstep.cli.main import main
 from doorstep.errors import CheckpointError, DataError, UsageError
 from doorstep_converters.ask import ask
-from doorstep_converters.augment import sift, stage
+from doorstep_converters.augment import neighbours, sift, stage
 from doorstep_converters.augment.filter import Leaks, is_sure
 from doorstep_converters.augment.lexicon import load_lexicon
 from doorstep_converters.augment.make import Augmented, augment
 from doorstep_converters.augment.mixing import mixup, splice, splice_sequences
-from doorstep_converters.augment.neighbours import frequent_words, neighbour_lexicon
+from doorstep_converters.augment.neighbours import frequent_words, neighbour_lexicon, vocabulary_lexicon, whole_words
 from doorstep_converters.augment.noise import NOISE
 from doorstep_converters.augment.plan import AugmentPlan, check_plan
 from doorstep_converters.augment.prepare import augment_stage
@@ -34,6 +35,7 @@ from doorstep_converters.augment.sift import Judge, Sieve
 from doorstep_converters.augment.words import Synonyms
 from doorstep_converters.augment.writer import NgramWriter
 from doorstep_converters.data import DataSet, Row
+from doorstep_converters.probes import PROBES, SENTENCES
 from doorstep_converters.stages import StageRunner
 from doorstep_converters.worker import Channel
 
@@ -125,7 +127,8 @@ def test_chained_transforms_all_change_a_text_and_keep_its_label() -> None:
         (AugmentPlan(("typos",)), "expected some of typo, pinyin"),
         (AugmentPlan(("lexicon",)), "--lexicon"),
         (AugmentPlan(("lexicon",), lexicon="/nowhere/words.txt"), "/nowhere/words.txt: no such file"),
-        (AugmentPlan(("neighbours",)), "--teacher"),
+        (AugmentPlan(("neighbours",)), "neighbours needs a checkpoint"),
+        (AugmentPlan(("typo+vocabulary",)), "vocabulary needs a checkpoint .* --teacher"),
         (AugmentPlan(("translate",)), "--translators"),
         (AugmentPlan(("splice+typo",)), "cannot stand in a chain"),
         (AugmentPlan(("brand",), brands="/nowhere/brands.txt"), "no such file"),
@@ -232,6 +235,28 @@ def test_neighbours_are_words_of_the_corpus(make_checkpoint: Make) -> None:
     lexicon = neighbour_lexicon(make_checkpoint("bert"), texts)
     assert lexicon
     assert {other for others in lexicon.values() for other in others} <= set(words)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])  # WordPiece, BPE, SentencePiece
+def test_words_of_the_vocabulary_begin_words_and_are_new_to_the_texts(kind: str, make_checkpoint: Make) -> None:
+    teacher, texts = make_checkpoint(kind), ["love the fabric"] * 3 + ["the zip", "the zip broke", "a zip"]
+    words = whole_words(teacher)
+    assert len(words) == len(set(words)) > 1
+    said = {word for text in (*SENTENCES, *PROBES) for word in re.findall(r"[a-z]+", text.lower())}
+    assert all(any(other.startswith(word) for other in said) for word in words)
+    lexicon = vocabulary_lexicon(teacher, texts)
+    assert set(lexicon) <= {"love", "fabric", "zip"}
+    new = {other for others in lexicon.values() for other in others}
+    assert new <= set(words) - {"love", "fabric", "zip", "broke"}
+    assert max(map(len, lexicon.values()), default=0) <= 16
+
+
+def test_a_text_is_changed_to_words_it_never_had(make_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_LEAST_COSINE", -1.0)  # random weights: nothing is near
+    rows = [Row("love the fabric", "buy"), Row("love the zip", "ask"), Row("love this", "buy")]
+    made = list(augment(rows, AugmentPlan(("vocabulary",), copies=4, teacher=str(make_checkpoint("bert"))), 1))
+    assert made
+    assert all(row.text.split()[0] not in ("love", "the") and row.transform == "vocabulary" for row in made)
 
 
 def test_two_texts_are_spliced_within_their_class() -> None:

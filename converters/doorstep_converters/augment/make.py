@@ -90,6 +90,10 @@ def _change_called(name: str, plan: AugmentPlan, rows: Sequence[Row]) -> Change:
         from doorstep_converters.augment.neighbours import neighbour_lexicon
 
         return Synonyms(neighbour_lexicon(Path(plan.teacher or ""), [row.text for row in rows]))
+    if name == "vocabulary":
+        from doorstep_converters.augment.neighbours import vocabulary_lexicon
+
+        return Synonyms(vocabulary_lexicon(Path(plan.teacher or ""), [row.text for row in rows]))
     if name == "brand" and plan.brands is not None:
         return Brands(_read_brands(Path(plan.brands)))
     return NOISE[name]

@@ -1,4 +1,4 @@
-"""Near words without a lexicon: the corpus's own words, close to each other in the teacher's embedding space."""
+"""Near words without a lexicon: the corpus's own, or its teacher's, close to each other in the teacher's space."""
 
 import math
 from collections import Counter
@@ -18,7 +18,9 @@ from doorstep_converters.tokenizer import load_tokenizer
 _MOST_WORDS = 4000
 _LEAST_COUNT = 3
 _LEAST_COSINE = 0.6
-_OTHERS = 4
+_OTHERS, _NEW = 4, 16  # near words of one
+_MOST_NEW = 20_000  # of a vocabulary
+_BEGINS = "Ġ▁"  # of a token that begins a word, in BPE and in SentencePiece
 _BATCH = 128
 _LEAST_PMI = 3.0  # bits; pairs of characters that come together by chance lie near 0
 
@@ -29,18 +31,38 @@ def neighbour_lexicon(teacher: Path, texts: Sequence[str]) -> dict[str, tuple[st
     A word's vector is the mean of the teacher's last hidden states over its tokens.
     """
     words = frequent_words(texts)
-    if len(words) < 2:
+    return _nearest(teacher, words, words, _OTHERS)
+
+
+def vocabulary_lexicon(teacher: Path, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return each frequent word of `texts` to words of the teacher's vocabulary that no text has; as near as above.
+
+    A student meets words of shoppers to come that way, where the texts at hand are few.
+    """
+    known = {match[0].lower() for text in texts for match in LATIN.finditer(text)}
+    return _nearest(teacher, frequent_words(texts), [word for word in whole_words(teacher) if word not in known], _NEW)
+
+
+def whole_words(teacher: Path) -> list[str]:
+    """Return the tokens that begin an English word, in the order of the teacher's vocabulary; most are whole words."""
+    ids: dict[str, int] = load_tokenizer(teacher).get_vocab()
+    marked = any(token[:1] in _BEGINS for token in ids)  # such tokenizers mark where a word begins, WordPiece where not
+    tokens = (token for token in sorted(ids, key=lambda token: ids[token]) if not marked or token[:1] in _BEGINS)
+    words = dict.fromkeys(token.lstrip(_BEGINS) for token in tokens)
+    return [word for word in words if word.islower() and LATIN.fullmatch(word) and _says_something(word)][:_MOST_NEW]
+
+
+def _nearest(teacher: Path, words: Sequence[str], others: Sequence[str], count: int) -> dict[str, tuple[str, ...]]:
+    """Return each word to at most `count` of the others that are near it."""
+    if not words or not others:
         return {}
-    vectors = _embed(teacher, words)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+    space, beside = (_embed(teacher, list(some)) for some in (words, others))
     found = {}
-    for place, word in enumerate(words):
-        cosines = vectors @ vectors[place]  # [words]
-        cosines[place] = -1.0
-        nearest = np.argsort(-cosines)[:_OTHERS]
-        others = tuple(words[other] for other in nearest if cosines[other] >= _LEAST_COSINE)
-        if others:
-            found[word] = others
+    for word, vector in zip(words, space, strict=True):
+        cosines = beside @ vector  # [others]
+        nearest = [place for place in np.argsort(-cosines)[: count + 1] if others[place] != word][:count]
+        if near := tuple(others[place] for place in nearest if cosines[place] >= _LEAST_COSINE):
+            found[word] = near
     return found
 
 
@@ -58,7 +80,7 @@ def frequent_words(texts: Sequence[str]) -> list[str]:
             singles.update(run[0])
             pairs.update(run[0][place : place + 2] for place in range(len(run[0]) - 1))
     total = max(1, singles.total())
-    counts = {word: n for word, n in latin.items() if len(word) > 2 and word not in ENGLISH_STOP_WORDS}
+    counts = {word: n for word, n in latin.items() if _says_something(word)}
     for pair, n in pairs.items():
         if n >= _LEAST_COUNT and math.log2(n * total / (singles[pair[0]] * singles[pair[1]])) >= _LEAST_PMI:
             counts[pair] = n
@@ -66,11 +88,16 @@ def frequent_words(texts: Sequence[str]) -> list[str]:
     return sorted(kept, key=lambda word: (-counts[word], word))[:_MOST_WORDS]
 
 
+def _says_something(word: str) -> bool:
+    return len(word) > 2 and word not in ENGLISH_STOP_WORDS
+
+
 def _embed(teacher: Path, words: list[str]) -> Array:
-    """Return vectors [words, size] float32."""
+    """Return unit vectors [words, size] float32."""
     tokenizer, model = load_tokenizer(teacher), load_model(teacher)
     parts = [_vectors(tokenizer, model, words[start : start + _BATCH]) for start in range(0, len(words), _BATCH)]
-    return np.concatenate(parts)
+    vectors: Array = np.concatenate(parts)
+    return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
 
 
 def _vectors(tokenizer: Any, model: Any, words: list[str]) -> Array:

@@ -6,10 +6,11 @@ from pathlib import Path
 from doorstep.errors import UsageError
 from doorstep_converters.augment.noise import NOISE
 
-CHANGES = (*NOISE, "lexicon", "neighbours")
+CHANGES = (*NOISE, "lexicon", "neighbours", "vocabulary")
 """Transforms of one text into another; they can be chained: `typo+case`."""
 MAKERS = ("splice", "generate", "translate")
 """Transforms that look at more than one text, or at a batch of them."""
+_IN_TEACHERS_SPACE = ("neighbours", "vocabulary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ def check_plan(plan: AugmentPlan) -> None:
             raise UsageError(
                 "augment: lexicon needs a file of synonyms: --lexicon FILE; or use neighbours, without one"
             )
-        if "neighbours" in parts and plan.teacher is None:
-            raise UsageError("augment: neighbours needs a checkpoint whose embedding space it looks into: --teacher")
+        for name in _IN_TEACHERS_SPACE:
+            if name in parts and plan.teacher is None:
+                raise UsageError(f"augment: {name} needs a checkpoint whose embedding space it looks into: --teacher")
         if "translate" in parts and not (plan.there and plan.back):
             raise UsageError("augment: translate needs two checkpoints, there and back: --translators en-de de-en")
     if not 0 < plan.copies <= 100:
