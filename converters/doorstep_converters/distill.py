@@ -35,6 +35,7 @@ from doorstep_converters.learner import (
 from doorstep_converters.lessons import Batches, Collator, dev_rows, text_lengths
 from doorstep_converters.losses import Lesson, Weights
 from doorstep_converters.memory import is_out_of_memory
+from doorstep_converters.precision import is_bf16
 from doorstep_converters.prune.sparsity import (
     SETTLED,
     Sparsity,
@@ -66,6 +67,7 @@ class Options:
         dropped: share of tokens left out of a training text (0 to 1).
         bits: quantization-aware training.
         saves: how often the student is judged on dev and saved.
+        precision: of matrix products on a GPU, as `precision.is_bf16` reads it; fp32 on a CPU.
         zeros: share of each large tensor's weights that are zero in the end (0 to below 1); more of them become so
             while training goes on, and only what is saved with all of them counts as best.
     """
@@ -78,6 +80,7 @@ class Options:
     seed: int = 20261124
     dropped: float = 0.1
     saves: int = 20
+    precision: str = "auto"
     zeros: float = 0.0
     bits: Bits = field(default_factory=Bits)
     weights: Weights = field(default_factory=Weights)
@@ -191,7 +194,7 @@ class _Lessons:
             warmup_steps=max(1, steps // 20),
             weight_decay=0.01,
             seed=options.seed,
-            bf16=has_cuda and torch.cuda.is_bf16_supported(),
+            bf16=has_cuda and is_bf16(options.precision, on_gpu=True),
             use_cpu=not has_cuda,
             eval_strategy="steps",
             save_strategy="steps",

@@ -15,6 +15,7 @@ from doorstep_converters.augment.noise import NOISE
 from doorstep_converters.calibration_error import expected_calibration_error, tempered
 from doorstep_converters.data import DataSet, Row
 
+_PIPE = "\\|"  # in a table's cell
 _LISTED = 30  # rows of a table in the card
 _FEWEST = 20  # texts of a slice from which its accuracy says something
 _NOISY = 200  # texts that each kind of noise is tried on
@@ -161,7 +162,7 @@ def gates_card(gates: dict[str, Gates]) -> str:
     ]
     lines += _of_each("Recall of each class", {name: g.classes for name, g in gates.items()}, ".3f")
     lines += _of_each("Accuracy of each slice", {name: g.slices for name, g in gates.items()}, ".3f")
-    lost = {name: {kind: -points for kind, points in g.noise.items()} for name, g in gates.items()}
+    lost = {name: {kind: 0.0 - points for kind, points in g.noise.items()} for name, g in gates.items()}
     lines += _of_each("Points gained or lost under each noise, on the texts it changes", lost, "+.2f")
     return "\n".join(lines) + "\n"
 
@@ -171,13 +172,12 @@ def _of_each(title: str, found: dict[str, dict[str, float]], shown: str) -> list
     names = sorted(next(iter(found.values())), key=lambda name: min(figures[name] for figures in found.values()))
     if not names:
         return []
-    listed = names[:_LISTED]
+    rows = []
+    for name in names[:_LISTED]:
+        figures = " | ".join(format(one[name], shown) for one in found.values())
+        rows.append(f"| {name.replace('|', _PIPE)} | {figures} |")
     rest = f" (the {_LISTED} worst of {len(names)})" if len(names) > _LISTED else ""
-    return [
-        "", f"{title}{rest}:", "",
-        f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|",
-        *(f"| {name} | {' | '.join(f'{figures[name]:{shown}}' for figures in found.values())} |" for name in listed),
-    ]  # fmt: skip
+    return ["", f"{title}{rest}:", "", f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|", *rows]
 
 
 def exam_rows(data: DataSet, split: str, limit: int) -> list[Row]:

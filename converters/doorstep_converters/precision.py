@@ -22,7 +22,7 @@ def is_bf16(precision: str, on_gpu: bool) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if on_gpu:
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(Device.detect().features & _UNITS)
 
 

@@ -76,6 +76,9 @@ def read_recipe(path: Path, cache: Path) -> Order | Job:
                 f"{path.name}: {wanting[0]} needs a budget; add one such as budget = 'size<=2MB, drop<=0.5'"
             )
         return job
+    for name in ("agreement", "drop"):
+        if name in plain:
+            raise UsageError(f"{path.name}: {name}: the budget holds the bounds of a search; write {name} into it")
     table = plain.get("search", {})
     _check(table, _SEARCH, f"{path.name}: [search]")
     options: dict[str, Any] = {name: tuple(value) if name in _ITEMS else value for name, value in table.items()}
@@ -97,6 +100,7 @@ def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
     checkpoint = _beside(beside, plain["checkpoint"])
     if "teacher" in training:
         training["teacher"] = _beside(beside, training["teacher"])
+    asked = training.get("teacher") or (checkpoint if "budget" in plain else None)
     return Job(
         checkpoint=checkpoint,
         target=plain["target"],
@@ -114,13 +118,13 @@ def _job(plain: dict[str, Any], path: Path, cache: Path) -> Job:
         key=beside / plain["sign"] if "sign" in plain else None,
         is_pickle_allowed=plain.get("allow_pickle", False),
         eval_limit=plain.get("eval_limit", 1000),
-        augment=_augment(plain, path, training.get("teacher") or (checkpoint if "budget" in plain else None)),
+        augment=_augment(plain, path, asked, precision),
         unlabelled=beside / plain["unlabelled"] if "unlabelled" in plain else None,
         display_names={locale: read_names(beside / name) for locale, name in _names(plain, path).items()},
     )
 
 
-def _augment(plain: dict[str, Any], path: Path, teacher: str | None) -> AugmentPlan | None:
+def _augment(plain: dict[str, Any], path: Path, teacher: str | None, precision: str) -> AugmentPlan | None:
     if "augment" not in plain:
         return None
     table = dict(plain["augment"])
@@ -131,7 +135,10 @@ def _augment(plain: dict[str, Any], path: Path, teacher: str | None) -> AugmentP
     for name in ("generator", "there", "back"):
         if name in table:
             table[name] = _beside(path.parent, table[name])
-    plan = AugmentPlan(**{**table, "transforms": tuple(table.get("transforms", ()))}, teacher=teacher)
+    if not table.get("transforms"):
+        raise UsageError(f"{path.name}: [augment]: no texts are made; name transforms in it, or leave it out")
+    values = {**table, "transforms": tuple(table["transforms"])}
+    plan = AugmentPlan(**values, teacher=teacher, precision=precision)
     check_plan(plan)
     return plan
 

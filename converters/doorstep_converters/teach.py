@@ -48,7 +48,7 @@ def answer(
         max_length: tokens of the teacher's own that it reads of a text.
         extras: of `taught.EXTRAS`.
         resume: folder that keeps finished shards until all are made, so that a killed run goes on from there; shards
-            of another teacher, corpus or length are not looked at. A resumable stage has such a folder of its own.
+            of another teacher, corpus, length or precision are not looked at. A resumable stage has its own folder.
         is_encoder: the teacher is a sentence encoder: it has vectors, as its folder says they are made, and no logits.
         precision: of the matrix products of a teacher that is no encoder, as `precision.is_bf16` reads it.
 
@@ -67,7 +67,7 @@ def answer(
         teacher = _Teacher(found.folder, longest, tuple(extras), channel.note, precision)
     kept_in = resume or channel.kept
     work = (
-        Path(kept_in) / _key(found.digest, Path(corpus), max_length, (*extras, *["encoder"] * is_encoder, precision))
+        Path(kept_in) / _key(found.digest, Path(corpus), max_length, (*extras, "encoder" if is_encoder else precision))
         if kept_in
         else out
     )
@@ -100,6 +100,7 @@ class _Teacher:
     Args:
         max_length: tokens it reads of a text.
         say: called with what the user should know.
+        precision: of matrix products, as `precision.is_bf16` reads it.
     """
 
     def __init__(

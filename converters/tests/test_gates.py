@@ -1,5 +1,6 @@
 """Gates: what is counted, on answers whose figures can be worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,18 @@ def test_the_card_shows_classes_and_slices_of_every_variant_the_worst_first(exam
     worst = LABELS[exam.truth[0]]
     assert lines[start + 4].startswith(f"| {worst} | 1.000 | 0.9")
     assert lines[start + 5].endswith("| 1.000 | 1.000 |")
+    assert "-0.00" not in "".join(lines)
     start = lines.index("Accuracy of each slice:")
     assert lines[start + 4].startswith("| north | 1.000 | 0.9")
+
+
+def test_of_many_classes_the_card_shows_the_worst(exam: Exam) -> None:
+    judged = judge(exam, LABELS, _one_hot([*exam.truth, 1, 0, 1, 0]), _one_hot(list(exam.truth)))
+    classes = {f"c|{place}": place / 100 for place in range(40)}
+    card = gates_card({"onnx-int8": replace(judged, classes=classes)})
+    assert "Recall of each class (the 30 worst of 40):" in card
+    assert "| c\\|29 | 0.290 |" in card
+    assert "0.300" not in card
 
 
 def test_temperature_mends_overconfident_answers() -> None:

@@ -295,6 +295,13 @@ def test_a_head_is_trained_and_a_new_network_learns_from_it(shelf: Path, tmp_pat
     assert student.manifest.options["width"] == 32
 
 
+def test_a_norm_that_knew_its_last_batch_alone_learns_from_more() -> None:
+    config = AutoConfig.for_model("efficientnet", num_labels=3, image_size=32, width_coefficient=0.1)
+    model = AutoModelForImageClassification.from_config(config)
+    forget_rather_than_keep(model)
+    assert {one.momentum for one in model.modules() if isinstance(one, torch.nn.BatchNorm2d)} == {0.1}
+
+
 @pytest.mark.parametrize(("kind", "dropped"), [("mobilenet_v1", 0.001), ("mobilenet_v2", 0.2)])
 def test_what_transformers_keeps_for_dropout_is_dropped_no_more(kind: str, dropped: float) -> None:
     model = AutoModelForImageClassification.from_config(AutoConfig.for_model(kind, num_labels=3))

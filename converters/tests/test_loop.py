@@ -7,13 +7,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from doorstep.errors import ConversionError
+from doorstep_converters.placement import device_of
 from doorstep_converters.tasks.loop import Course, fit
 from doorstep_converters.tasks.text_classification import _beginning
 from doorstep_converters.worker import Channel
 
 
 def _loss(model: torch.nn.Module, rows: list[float]) -> torch.Tensor:
-    found: torch.Tensor = model(torch.tensor([rows]).T).square().mean()
+    found: torch.Tensor = model(torch.tensor([rows], device=device_of(model)).T).square().mean()
     return found
 
 
@@ -49,6 +51,16 @@ def test_a_training_that_nobody_watches_writes_none(tmp_path: Path) -> None:
         Channel(StringIO()),
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_is_too_small_is_named() -> None:
+    model = torch.nn.Linear(1, 1)
+
+    def loss_of(rows: list[float]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(ConversionError, match=r"the GPU has no room .*CUDA out of memory\); .*CUDA_VISIBLE_DEVICES="):
+        fit(model, [1.0], loss_of, lambda: 1.0, Course(epochs=1))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_bf16_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch) ->
     machine(monkeypatch, "avx2", "avx512f", "avx512_bf16")
     assert is_bf16("auto", on_gpu=False) and not is_bf16("fp32", on_gpu=False)
     machine(monkeypatch, "avx2", "avx512f")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
     assert not is_bf16("auto", on_gpu=False) and is_bf16("bf16", on_gpu=False)
     assert is_bf16("auto", on_gpu=True)  # whatever this CPU has
 
@@ -33,7 +33,10 @@ def test_a_misspelt_precision_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("precision", "products"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_products_are_as_asked_and_weights_stay_fp32(precision: str, products: torch.dtype) -> None:
+def test_products_are_as_asked_and_weights_stay_fp32(
+    precision: str, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     torch.manual_seed(1)
     model, seen = torch.nn.Linear(4, 2), set()
     rows = [(torch.eye(4)[place], place % 2) for place in range(4)] * 8

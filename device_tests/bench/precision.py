@@ -16,7 +16,7 @@ _MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12
 
 
 def main() -> int:
-    """Time networks of the sizes that are trained here, their weights by chance; print seconds and ratio."""
+    """Time networks of the sizes that are trained here, their weights by chance; print milliseconds and ratio."""
     torch.set_num_threads(1)
     device = feeds_device()
     reader = BertForSequenceClassification(BertConfig(**_MINILM)).to(device)

@@ -20,7 +20,7 @@ _LEAST_COUNT = 3
 _LEAST_COSINE = 0.6
 _OTHERS, _NEW = 4, 16  # near words of one
 _MOST_NEW = 20_000  # of a vocabulary
-_BEGINS = "Ġ▁"  # of a token that begins a word, in BPE and in SentencePiece
+_BEGINS = ("Ġ", "▁")  # of a token that begins a word, in BPE and in SentencePiece
 _BATCH = 128
 _LEAST_PMI = 3.0  # bits; pairs of characters that come together by chance lie near 0
 
@@ -46,9 +46,11 @@ def vocabulary_lexicon(teacher: Path, texts: Sequence[str]) -> dict[str, tuple[s
 def whole_words(teacher: Path) -> list[str]:
     """Return the tokens that begin an English word, in the order of the teacher's vocabulary; most are whole words."""
     ids: dict[str, int] = load_tokenizer(teacher).get_vocab()
-    marked = any(token[:1] in _BEGINS for token in ids)  # such tokenizers mark where a word begins, WordPiece where not
-    tokens = (token for token in sorted(ids, key=lambda token: ids[token]) if not marked or token[:1] in _BEGINS)
-    words = dict.fromkeys(token.lstrip(_BEGINS) for token in tokens)
+    is_word_piece = any(token.startswith("##") for token in ids)  # it marks what begins no word, the others what does
+    tokens = (
+        token for token in sorted(ids, key=lambda token: ids[token]) if is_word_piece or token.startswith(_BEGINS)
+    )
+    words = dict.fromkeys(token.lstrip("".join(_BEGINS)) for token in tokens)
     return [word for word in words if word.islower() and LATIN.fullmatch(word) and _says_something(word)][:_MOST_NEW]
 
 
@@ -56,7 +58,8 @@ def _nearest(teacher: Path, words: Sequence[str], others: Sequence[str], count: 
     """Return each word to at most `count` of the others that are near it."""
     if not words or not others:
         return {}
-    space, beside = (_embed(teacher, list(some)) for some in (words, others))
+    space = _embed(teacher, words)
+    beside = space if others is words else _embed(teacher, others)
     found = {}
     for word, vector in zip(words, space, strict=True):
         cosines = beside @ vector  # [others]
@@ -92,10 +95,10 @@ def _says_something(word: str) -> bool:
     return len(word) > 2 and word not in ENGLISH_STOP_WORDS
 
 
-def _embed(teacher: Path, words: list[str]) -> Array:
+def _embed(teacher: Path, words: Sequence[str]) -> Array:
     """Return unit vectors [words, size] float32."""
     tokenizer, model = load_tokenizer(teacher), load_model(teacher)
-    parts = [_vectors(tokenizer, model, words[start : start + _BATCH]) for start in range(0, len(words), _BATCH)]
+    parts = [_vectors(tokenizer, model, list(words[start : start + _BATCH])) for start in range(0, len(words), _BATCH)]
     vectors: Array = np.concatenate(parts)
     return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
 

@@ -27,6 +27,7 @@ class AugmentPlan:
         teacher: folder of the checkpoint that knows what is near, and drops what it is unsure of.
         near: Jaccard overlap from which a text leaks a held-out one.
         sure: least probability of the teacher's best class.
+        precision: of its matrix products, as of `job.Training`.
     """
 
     transforms: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class AugmentPlan:
     teacher: str | None = None
     near: float = 0.8
     sure: float = 0.5
+    precision: str = "auto"
 
 
 def check_plan(plan: AugmentPlan) -> None:

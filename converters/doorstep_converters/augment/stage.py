@@ -1,7 +1,6 @@
 """Augmentation's jobs: a data file and a plan in, `corpus.jsonl` out; and what its transforms bring."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -97,33 +96,37 @@ def _judge(plan: AugmentPlan, labels: Sequence[str], channel: Channel) -> Judge 
     places = labels_of(folder, labels, "augment")
 
     def judge(texts: Sequence[str]) -> Array:
-        return ask(folder, texts, _JUDGED_TOKENS, lambda share: None, say=channel.note, precision="auto")[:, places]
+        found = ask(folder, texts, _JUDGED_TOKENS, lambda share: None, say=channel.note, precision=plan.precision)
+        return found[:, places]
 
     return Judge(labels, _Remembering(judge, channel.kept) if channel.kept else judge, plan.sure)
 
 
 class _Remembering:
-    """A judge whose answers stay in `folder`; a damaged one is asked for again."""
+    """Asks about each text once and keeps the answers in `folder`; damaged ones are asked for again."""
 
-    def __init__(self, judge: Callable[[Sequence[str]], Array], folder: Path) -> None:
-        self._judge, self._folder = judge, folder
+    def __init__(self, asked: Callable[[Sequence[str]], Array], folder: Path) -> None:
+        self._ask, self._folder = asked, folder
+        self._known: dict[str, list[float]] = {}
+        for path in folder.glob("[!.]*"):
+            self._known |= _unsealed(path.read_bytes())
 
     def __call__(self, texts: Sequence[str]) -> Array:
-        """Return probabilities [texts, classes]."""
-        path = self._folder / hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
-        if path.is_file() and (known := _sealed(path.read_bytes())) is not None:
-            return known
-        found = self._judge(texts)
-        stream = io.BytesIO()
-        np.save(stream, found, allow_pickle=False)
-        data = stream.getvalue()
-        write_atomic(path, hashlib.sha256(data).digest() + data)
-        return found
+        """Return probabilities [texts, classes] float32."""
+        keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if new:
+            found = dict(zip(new, self._ask(list(new.values())).tolist(), strict=True))
+            data = json.dumps(found).encode()
+            digest = hashlib.sha256(data).digest()
+            write_atomic(self._folder / digest.hex(), digest + data)
+            self._known |= found
+        return np.array([self._known[key] for key in keys], np.float32)
 
 
-def _sealed(data: bytes) -> Array | None:
-    """Return the array behind its digest; None where the two do not fit."""
+def _unsealed(data: bytes) -> dict[str, list[float]]:
+    """Return the answers behind a digest; none where the two do not fit."""
     if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
-        return None
-    found: Array = np.load(io.BytesIO(data[_DIGEST:]), allow_pickle=False)
+        return {}
+    found: dict[str, list[float]] = json.loads(data[_DIGEST:])
     return found

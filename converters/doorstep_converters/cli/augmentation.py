@@ -4,8 +4,7 @@ import argparse
 
 from doorstep.errors import UsageError
 from doorstep_converters.augment.plan import CHANGES, MAKERS, AugmentPlan, check_plan
-
-_OF_TEXTS_MADE = ("copies", "lexicon", "brands", "generator", "translators")
+from doorstep_converters.cli.given import given_options
 
 
 def add_augment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +28,8 @@ def plan_of(arguments: argparse.Namespace) -> AugmentPlan | None:
     """
     names = tuple(name for name in arguments.augment.split(",") if name)
     if not names:
-        given = [name for name in _OF_TEXTS_MADE if getattr(arguments, name) not in (None, 1.0)]
-        if given:
-            raise UsageError(f"--{given[0]}: no texts are made; say how with --augment, or leave it out")
+        if given := given_options(arguments, add_augment_arguments):
+            raise UsageError(f"{given[0]}: --augment alone reads it; add --augment NAMES, or leave it out")
         return None
     # the students of a search learn from its teacher, which is this checkpoint or what is trained of it
     teacher = arguments.teacher or (arguments.checkpoint if getattr(arguments, "budget", "") else None)
@@ -45,6 +43,7 @@ def plan_of(arguments: argparse.Namespace) -> AugmentPlan | None:
         there=there,
         back=back,
         teacher=teacher,
+        precision=getattr(arguments, "precision", "auto"),
     )
     check_plan(plan)
     return plan

@@ -1,12 +1,12 @@
 """The part of `doorstep convert` that searches under a budget."""
 
 import argparse
-from collections.abc import Callable, Collection
 from pathlib import Path
 
 from doorstep.cli.output import print_json
 from doorstep.errors import UsageError
 from doorstep_converters.budget import parse_budget
+from doorstep_converters.cli.given import Add, given_options
 from doorstep_converters.job import Job
 from doorstep_converters.progress import watch_stderr
 from doorstep_converters.search.order import PREFERENCES, Order
@@ -14,10 +14,9 @@ from doorstep_converters.search.plan import describe
 from doorstep_converters.search.report import summary, to_plain, write_search_report
 from doorstep_converters.search.run import require_found, search
 
-Add = Callable[[argparse.ArgumentParser], None]
 _BESIDE_RECIPE = ("cache", "dry_run", "json")
 _WITHOUT_BUDGET = ("budget", "dry_run")
-_INSTEAD_OF_BUDGET = ("--agreement", "--drop")
+_INSTEAD_OF_BUDGET = frozenset(("--agreement", "--drop"))
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,29 +78,16 @@ def check_given(arguments: argparse.Namespace, add_arguments: Add) -> None:
         UsageError: such an option was given.
     """
     if is_recipe(arguments.checkpoint):
-        if given := _given(arguments, add_arguments, _BESIDE_RECIPE):
+        if given := given_options(arguments, add_arguments, _BESIDE_RECIPE):
             raise UsageError(
                 f"{arguments.checkpoint}: it says everything itself; write {given[0]} into it, or leave it out"
             )
     elif arguments.budget:
-        for name in _INSTEAD_OF_BUDGET:
-            if name in _given(arguments, add_arguments, ()):
-                bound = name.removeprefix("--")
-                raise UsageError(f"{name}: the budget holds the bounds of a search; write {bound} into --budget")
-    elif given := _given(arguments, add_search_arguments, _WITHOUT_BUDGET):
+        for name in _INSTEAD_OF_BUDGET.intersection(given_options(arguments, add_arguments)):
+            bound = name.removeprefix("--")
+            raise UsageError(f"{name}: the budget holds the bounds of a search; write {bound} into --budget")
+    elif given := given_options(arguments, add_search_arguments, _WITHOUT_BUDGET):
         raise UsageError(f"{given[0]}: a search alone reads it; add --budget, or leave it out")
-
-
-def _given(arguments: argparse.Namespace, add_arguments: Add, but: Collection[str]) -> list[str]:
-    """Return the options whose values are not those they have by default."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    defaults = vars(parser.parse_known_args([arguments.checkpoint])[0])
-    return [
-        f"--{name.replace('_', '-')}"
-        for name, default in defaults.items()
-        if name not in but and getattr(arguments, name) != default
-    ]
 
 
 def run_search(order: Order, arguments: argparse.Namespace) -> int:

@@ -134,6 +134,7 @@ class Steps:
             "seed": self.order.seed,
             "max_length": self._length(),
             "learning_rate": _RATE * choice.rate,
+            "precision": self.order.job.training.precision,
         }
         if choice.is_pruned and (zeros := PruneSpec.from_name(choice.student).zeros):
             options["zeros"] = zeros / 100
@@ -152,6 +153,7 @@ class Steps:
         job, order = self.order.job, self.order
         values: list[Any] = [asdict(exam) for exam in self.exams.values()]
         values += [asdict(order.teaching), order.measure_on, job.unlabelled and file_digest(job.unlabelled)]
+        values.append(job.training.precision)  # in which the teacher answers
         if any(choice.is_augmented for choice in self.order.choices()):
             plan = self._augmentation()
             values += [*self._augment().inputs, plan.transforms, plan.copies, plan.near, plan.sure]
@@ -259,7 +261,7 @@ class Steps:
         }
         name = "teach-augmented" if choice.is_augmented else "teach"
         inputs = (self.teacher.digest, file_digest(corpus))
-        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs, is_resumable=True))
+        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
         """Write the texts students learn from, one after the other: labelled ones, made ones, unlabelled ones."""
@@ -288,7 +290,8 @@ class Steps:
     def _augmentation(self) -> AugmentPlan:
         """Return what the user asked for, else what needs nothing but the data; this teacher judges what is made."""
         plan = self.order.job.augment or AugmentPlan(_TRANSFORMS, _COPIES)
-        return replace(plan, teacher=str(self.teacher.folder.resolve()))
+        precision = self.order.job.training.precision
+        return replace(plan, teacher=str(self.teacher.folder.resolve()), precision=precision)
 
     def _texts(self) -> Path:
         return self._file("texts.json", [row.text for row in self.data.train])

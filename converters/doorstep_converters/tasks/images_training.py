@@ -227,15 +227,15 @@ def _taught(folder: Path, paths: Sequence[str], labels: Sequence[str]) -> torch.
     Raises:
         DataError: it lacks a label.
     """
-    model, device = load_model(folder, _AUTO, False).to(feeds_device()), pictures_of(read_processor(folder))
+    model, shown = load_model(folder, _AUTO, False).to(feeds_device()), pictures_of(read_processor(folder))
     names = {label: place for place, label in model.config.id2label.items()}
     if missing := [label for label in labels if label not in names]:
         raise DataError(f"{folder}: the teacher has no label {missing[0]!r}; fine-tune it on the same data first")
     found = []
     with torch.no_grad():
         for start in range(0, len(paths), 32):
-            pixels = [device.see(path, place).pixels for place, path in enumerate(paths[start : start + 32])]
-            tensor = torch.from_numpy(device.collate(pixels)[INPUT]).to(device_of(model))
+            pixels = [shown.see(path, place).pixels for place, path in enumerate(paths[start : start + 32])]
+            tensor = torch.from_numpy(shown.collate(pixels)[INPUT]).to(device_of(model))
             both = model(pixel_values=tensor).logits + model(pixel_values=tensor.flip(-1)).logits
             found.append(both.cpu() / 2)
     return torch.cat(found)[:, [names[label] for label in labels]]

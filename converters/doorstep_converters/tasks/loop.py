@@ -63,7 +63,7 @@ def fit(
         length_of: what a row is padded by; rows of like length then share a batch.
 
     Raises:
-        ConversionError: the loss became NaN.
+        ConversionError: the loss became NaN, or the GPU is too small.
     """
     generator, device = np.random.default_rng(course.seed), feeds_device()
     model.to(device)
@@ -80,8 +80,14 @@ def fit(
     for epoch in range(course.epochs):
         model.train()
         for places in _batches(rows, course.batch, generator, length_of):
-            with products(device, has_bf16):
-                loss = loss_of([rows[place] for place in places])
+            try:
+                with products(device, has_bf16):
+                    loss = loss_of([rows[place] for place in places])
+            except torch.OutOfMemoryError as error:
+                raise ConversionError(
+                    f"the GPU has no room for this training ({str(error).partition('.')[0]}); "
+                    "without it: CUDA_VISIBLE_DEVICES= doorstep …"
+                ) from error
             if not torch.isfinite(loss):
                 raise ConversionError(
                     f"the loss of epoch {epoch + 1} is no number; lower the learning rate: --learning-rate 1e-5"
