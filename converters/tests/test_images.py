@@ -332,7 +332,7 @@ def _drawn(seed: int, shelf: Path, cache: Path) -> np.ndarray:
     data = read_pictures(shelf, Columns(label="class"), cache)
     shown = {"layout": "NCHW", "width": 32, "height": 32, "resize": [40], "resample": "bilinear"}
     rows = {"train": Rows(data.train, data.labels, shown, is_roomy=True)}
-    return Learner(None, rows, None, shown, np.random.default_rng(seed)).batch(range(8)).numpy()
+    return Learner(torch.nn.Linear(1, 1), rows, None, shown, np.random.default_rng(seed)).batch(range(8)).numpy()
 
 
 def test_pictures_are_changed_as_the_seed_says(shelf: Path, tmp_path: Path) -> None:
