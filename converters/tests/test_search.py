@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -137,6 +138,18 @@ rungs = [2, 0]
 trials = 3
 price_per_hour = 1.5
 """
+
+
+def test_another_precision_is_another_search(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    order = read_recipe(tmp_path / "recipe.toml", tmp_path)
+    assert isinstance(order, Order)
+    values = []
+    for precision in ("auto", "fp32"):
+        job = replace(order.job, training=replace(order.job.training, precision=precision))
+        steps = SimpleNamespace(order=replace(order, job=job), exams={})
+        values.append(Steps.judged_by(cast(Steps, steps)))
+    assert values[0] != values[1]
 
 
 def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
