@@ -53,14 +53,23 @@ def test_a_training_that_nobody_watches_writes_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_gpu_that_is_too_small_is_named() -> None:
+@pytest.mark.parametrize("place", ["loss", "gradients", "judging"])
+def test_a_gpu_that_is_too_small_is_named(place: str) -> None:
     model = torch.nn.Linear(1, 1)
 
-    def loss_of(rows: list[float]) -> torch.Tensor:
+    def short(*_: object) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
+    def loss_of(rows: list[float]) -> torch.Tensor:
+        if place == "loss":
+            short()
+        found = _loss(model, rows)
+        if place == "gradients":
+            found.register_hook(short)
+        return found
+
     with pytest.raises(ConversionError, match=r"the GPU has no room .*CUDA out of memory\); .*CUDA_VISIBLE_DEVICES="):
-        fit(model, [1.0], loss_of, lambda: 1.0, Course(epochs=1))
+        fit(model, [1.0], loss_of, short if place == "judging" else lambda: 1.0, Course(epochs=1))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from doorstep_converters.search.run import require_found, search
 
 _BESIDE_RECIPE = ("cache", "dry_run", "json")
 _WITHOUT_BUDGET = ("budget", "dry_run")
-_INSTEAD_OF_BUDGET = frozenset(("--agreement", "--drop"))
+_INSTEAD_OF_BUDGET = ("--agreement", "--drop")
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +83,9 @@ def check_given(arguments: argparse.Namespace, add_arguments: Add) -> None:
                 f"{arguments.checkpoint}: it says everything itself; write {given[0]} into it, or leave it out"
             )
     elif arguments.budget:
-        for name in _INSTEAD_OF_BUDGET.intersection(given_options(arguments, add_arguments)):
-            bound = name.removeprefix("--")
-            raise UsageError(f"{name}: the budget holds the bounds of a search; write {bound} into --budget")
+        if beside := [name for name in given_options(arguments, add_arguments) if name in _INSTEAD_OF_BUDGET]:
+            bound = beside[0].removeprefix("--")
+            raise UsageError(f"{beside[0]}: the budget holds the bounds of a search; write {bound} into --budget")
     elif given := given_options(arguments, add_search_arguments, _WITHOUT_BUDGET):
         raise UsageError(f"{given[0]}: a search alone reads it; add --budget, or leave it out")
 

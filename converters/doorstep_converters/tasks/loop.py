@@ -1,7 +1,8 @@
 """One training loop for the small models made here: AdamW, a warm-up, a linear fall, the best epoch kept."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,19 @@ class Course:
     part: str = ""
 
 
+@contextmanager
+def _named_shortage() -> Iterator[None]:
+    """Say what to do where the GPU has no room, be it for the loss, for gradients or for judging."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConversionError(
+            f"the GPU has no room for this training ({str(error).partition('.')[0]}); "
+            "without it: CUDA_VISIBLE_DEVICES= doorstep …"
+        ) from error
+
+
+@_named_shortage()
 def fit(
     model: torch.nn.Module,
     rows: Sequence[Any],
@@ -80,14 +94,8 @@ def fit(
     for epoch in range(course.epochs):
         model.train()
         for places in _batches(rows, course.batch, generator, length_of):
-            try:
-                with products(device, has_bf16):
-                    loss = loss_of([rows[place] for place in places])
-            except torch.OutOfMemoryError as error:
-                raise ConversionError(
-                    f"the GPU has no room for this training ({str(error).partition('.')[0]}); "
-                    "without it: CUDA_VISIBLE_DEVICES= doorstep …"
-                ) from error
+            with products(device, has_bf16):
+                loss = loss_of([rows[place] for place in places])
             if not torch.isfinite(loss):
                 raise ConversionError(
                     f"the loss of epoch {epoch + 1} is no number; lower the learning rate: --learning-rate 1e-5"
