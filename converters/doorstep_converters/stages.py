@@ -23,6 +23,7 @@ from typing import IO, Any
 from doorstep.errors import ConversionError
 from doorstep.files import folder_aside
 from doorstep_converters.curves import CURVES, keep_curves, make_room, show_curves
+from doorstep_converters.forks import Fork, start_fork
 from doorstep_converters.sources import source_digest
 from doorstep_converters.together import first_failure, launch_arguments
 
@@ -33,6 +34,10 @@ _TOOLS = (
     "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "peft", "pillow", "pypinyin", "scikit-learn",
     "scipy", "sentencepiece", "skl2onnx", "tokenizers", "torch", "transformers",
 )  # fmt: skip
+
+_OURS = "doorstep_converters."
+
+_Process = subprocess.Popen[str] | Fork
 
 Report = Callable[[float], None]
 """Called with the share of a stage that is done (0 to 1)."""
@@ -49,6 +54,7 @@ class Stage:
         inputs: digests of everything the arguments point at.
         is_resumable: the job keeps its state in `channel.kept` and goes on from there after a kill.
         processes: more than one train together, started by `accelerate launch`.
+        is_bare: the job does what a device does, so nothing but its own imports may be loaded where it runs.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
     is_resumable: bool = False
     processes: int = 1
+    is_bare: bool = False
 
     @property
     def goes_on(self) -> bool:
@@ -97,7 +104,7 @@ class StageRunner:
     def __init__(self, cache: Path, logs: Path) -> None:
         self._cache = cache
         self._logs = logs
-        self._live: set[subprocess.Popen[str]] = set()
+        self._live: set[_Process] = set()
         self._is_closed = False
 
     def run(self, stage: Stage, report: Report, threads: int) -> Output:
@@ -175,30 +182,27 @@ class StageRunner:
         }
         if unfinished is not None:
             message["kept"] = str(unfinished)
-        worker = ["-m", "doorstep_converters.worker", json.dumps(message)]
-        command = [sys.executable, *launch_arguments(stage.processes), *worker]
         with open(log, "wb") as errors:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                stdin=subprocess.DEVNULL,
-                env=_environment(max(1, threads // stage.processes)),
-                text=True,
-                start_new_session=stage.processes > 1,
-            )
-            self._live.add(process)
-            try:
-                if self._is_closed:
-                    raise ConversionError(f"{stage.name}: stopped")
-                last = _listen(process, report)
-            finally:
-                _kill(process)
-                process.wait()
-                self._live.discard(process)
+            process = _fork(stage, message, threads, errors) or _start(stage, message, threads, errors)
+            last = self._follow(stage, process, report)
+            if isinstance(process, Fork) and process.is_refused:
+                process = _start(stage, message, threads, errors)
+                last = self._follow(stage, process, report)
         if process.returncode != 0 or last is None:
-            raise ConversionError(f"{stage.name}: {_last_line(log, process.returncode)}")
+            raise ConversionError(f"{stage.name}: {_last_line(log, process.returncode or 0)}")
         return last
+
+    def _follow(self, stage: Stage, process: "_Process", report: Report) -> dict[str, Any] | None:
+        """Listen to a job to its end."""
+        self._live.add(process)
+        try:
+            if self._is_closed:
+                raise ConversionError(f"{stage.name}: stopped")
+            return _listen(process, report)
+        finally:
+            _kill(process)
+            process.wait()
+            self._live.discard(process)
 
 
 def versions() -> dict[str, str]:
@@ -231,8 +235,32 @@ def _lock(file: IO[str]) -> bool:
     return False
 
 
-def _kill(process: "subprocess.Popen[str]") -> None:
+def _fork(stage: Stage, message: dict[str, Any], threads: int, log: IO[bytes]) -> Fork | None:
+    """Start one of our jobs that is a single process with torch loaded; None where it has to be a new one."""
+    if stage.is_bare or stage.processes > 1 or not stage.job.startswith(_OURS):
+        return None
+    return start_fork(message, _environment(threads), threads, log)
+
+
+def _start(stage: Stage, message: dict[str, Any], threads: int, log: IO[bytes]) -> "subprocess.Popen[str]":
+    """Start a job in an interpreter of its own, or in several that train together."""
+    worker = ["-m", "doorstep_converters.worker", json.dumps(message)]
+    return subprocess.Popen(
+        [sys.executable, *launch_arguments(stage.processes), *worker],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+        env=_environment(max(1, threads // stage.processes)),
+        text=True,
+        start_new_session=stage.processes > 1,
+    )
+
+
+def _kill(process: "_Process") -> None:
     """Kill a job, and all processes of one that has a session of its own."""
+    if isinstance(process, Fork):
+        process.kill()
+        return
     if process.poll() is not None:
         return
     with suppress(ProcessLookupError):
@@ -253,10 +281,10 @@ def _environment(threads: int) -> dict[str, str]:
     return {**os.environ, **quiet, **dict.fromkeys(names, str(threads))}
 
 
-def _listen(process: "subprocess.Popen[str]", report: Report) -> dict[str, Any] | None:
+def _listen(process: "_Process", report: Report) -> dict[str, Any] | None:
     """Read the worker's messages: `{"progress": share}` while it works, `{"result": …}` at the end."""
     result: dict[str, Any] | None = None
-    assert process.stdout is not None  # noqa: S101 -- opened with PIPE
+    assert process.stdout is not None  # noqa: S101 -- a pipe or a socket
     for line in process.stdout:
         message = json.loads(line)
         if "progress" in message:

@@ -250,7 +250,9 @@ class Workbench:
             source_digest(RUNTIMES[plan.runtime].module),
         )
         arguments = {"bundle": str(self.provisional(trial, plan)), "variant": plan.name, "texts": str(trial.items)}
-        output = self.run(Stage(f"parity-{plan.name}", trial.craft.parity_job, arguments, inputs), threads=1)
+        output = self.run(
+            Stage(f"parity-{plan.name}", trial.craft.parity_job, arguments, inputs, is_bare=True), threads=1
+        )
         trial.answered[plan.name] = trial.craft.read_answers(output.folder)
 
     def provisional(self, trial: Trial, plan: VariantPlan) -> Path:
@@ -279,7 +281,8 @@ class Workbench:
             "task_options": timed.task_options,
         }
         output = self.run(
-            Stage(f"measure-{plan.name}", "doorstep_converters.timing:answer", arguments, inputs), threads=1
+            Stage(f"measure-{plan.name}", "doorstep_converters.timing:answer", arguments, inputs, is_bare=True),
+            threads=1,
         )
         final = trial.final(plan)
         assert candidate.parity is not None  # noqa: S101 -- survivors have one

@@ -52,7 +52,15 @@ class Channel:
 def main() -> int:
     """Run the job in the first argument."""
     die_with_parent()
-    message = json.loads(sys.argv[1])
+    return run(json.loads(sys.argv[1]))
+
+
+def run(message: dict[str, Any]) -> int:
+    """Run the job of a message, which speaks on stdout, and return its exit code.
+
+    Args:
+        message: `job` (`module:function`), `out` (its folder), `arguments`, and perhaps `kept` and `logs` (folders).
+    """
     channel = _open_channel(message)
     module, _, name = message["job"].partition(":")
     try:

@@ -83,7 +83,9 @@ class Meter:
         manifest = Bundle.open(bundle).manifest
         arguments = {"place": self.place, "bundle": str(bundle.resolve()), "variant": variant}
         inputs = (self.place, variant, *digests_of(manifest, variant), str(manifest.options))
-        found = run(Stage(f"there-{variant}", "doorstep_converters.search.elsewhere:measure", arguments, inputs)).result
+        found = run(
+            Stage(f"there-{variant}", "doorstep_converters.search.elsewhere:measure", arguments, inputs, is_bare=True)
+        ).result
         names = {"p50": "p50_ms", "p95": "p95_ms", "cold": "cold_start_ms", "rss": "device_rss_mib"}
         return {name: float(found[given]) for name, given in names.items()}
 

@@ -38,7 +38,9 @@ def faithfulness_note(
         return {}
     arguments = {"bundle": str(bench.provisional(trial, plan)), "variant": plan.name, "items": items}
     inputs = (trial.artifacts[plan.name].digest, evaluation.digest, str(trial.options))
-    found = bench.run(Stage("explain", "doorstep_converters.tasks.explained:play", arguments, inputs), 1).result
+    found = bench.run(
+        Stage("explain", "doorstep_converters.tasks.explained:play", arguments, inputs, is_bare=True), 1
+    ).result
     if "ranked" not in found:
         return {}
     told = f"{whose} {found['ranked']:.3f} of its score on average, deleting random ones {found['shuffled']:.3f}"
