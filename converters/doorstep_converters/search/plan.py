@@ -61,6 +61,8 @@ def describe(order: Order) -> str:
 
 def _lessons(teaching: Teaching) -> str:
     parts = [f"logits at temperature {teaching.temperature:g}, {100 * teaching.alpha:g} % of them against the label"]
+    if teaching.counts:
+        parts.append("joined by a second teacher, which counts words, as far as dev says")
     if teaching.vector:
         parts.append(f"the text's vector ({teaching.vector:g})")
     if teaching.relations:

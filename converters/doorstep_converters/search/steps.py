@@ -225,7 +225,7 @@ class Steps:
         arguments = {"bundle": str(bundle.resolve()), "variant": variant, "texts": str(texts)}
         code = source_digest(RUNTIMES[runtime].module)
         inputs = (*digests, str(manifest.options), json.dumps(self.exams[split].texts), code)
-        stage = Stage(f"judge-{split}-{variant}", "doorstep_converters.parity:answer", arguments, inputs)
+        stage = Stage(f"judge-{split}-{variant}", "doorstep_converters.parity:answer", arguments, inputs, is_bare=True)
         found: Array = np.load(self.run(stage).folder / "probabilities.npy", allow_pickle=False)
         return found
 
@@ -261,7 +261,22 @@ class Steps:
         }
         name = "teach-augmented" if choice.is_augmented else "teach"
         inputs = (self.teacher.digest, file_digest(corpus))
-        return self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
+        taught = self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
+        return self._join(name, taught) if self.order.teaching.counts else taught
+
+    def _join(self, name: str, taught: Output) -> Output:
+        """Let a second teacher, which counts words, answer as well."""
+        pairs = self._pairs()
+        arguments = {
+            "checkpoint": str(self.teacher.folder.resolve()),
+            "taught": str(taught.folder),
+            "data": str(pairs),
+            "max_length": self._length(),
+            "seed": self.order.seed,
+            "precision": self.order.job.training.precision,
+        }
+        inputs = (self.teacher.digest, taught.digest, file_digest(pairs))
+        return self.run(Stage(f"{name}-counts", "doorstep_converters.ensemble:join", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
         """Write the texts students learn from, one after the other: labelled ones, made ones, unlabelled ones."""

@@ -20,6 +20,7 @@ class Teaching:
         tables: bits that token tables are trained for, in students without attention (4 or 8; 0: as they are).
         dense: the same of dense layers.
         dropped: share of tokens left out of a training text (0 to less than 1).
+        counts: a second teacher, which counts words, answers as well; how much it counts is chosen on dev.
     """
 
     temperature: float = 2.0
@@ -29,6 +30,7 @@ class Teaching:
     tables: int = 4
     dense: int = 8
     dropped: float = 0.1
+    counts: bool = True
 
     def extras(self, has_attention: bool) -> list[str]:
         """Return what the teacher is asked for beside its logits, as `taught.EXTRAS` names it."""

@@ -28,7 +28,7 @@ def student_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> PreTrain
     Chinese and Japanese texts get pieces of one to four characters; other texts the teacher's WordPiece tokens that
     the corpus uses and the most frequent ones beside them; a teacher with other tokens gives way to trained WordPiece.
     """
-    if _dense_share(texts) > _DENSE_SCRIPT:
+    if is_dense(texts):
         return _wrapped(_pieces(texts, size))
     if is_word_piece(teacher):
         tokens = kept_tokens(teacher, texts, size, without=(teacher.sep_token, teacher.mask_token))
@@ -91,11 +91,11 @@ def character_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerF
     return _wrapped(tokenizer)
 
 
-def _dense_share(texts: Sequence[str]) -> float:
-    """Return the share of Chinese and Japanese characters in a text, averaged over texts."""
+def is_dense(texts: Sequence[str]) -> bool:
+    """Tell whether texts are written without spaces: by the share of Chinese and Japanese characters in one."""
     sample = [text for text in texts[:: max(1, len(texts) // 1000)] if text]
     dense = (sum("\u3040" <= character <= "\u9fff" for character in text) / len(text) for text in sample)
-    return sum(dense) / max(1, len(sample))
+    return sum(dense) / max(1, len(sample)) > _DENSE_SCRIPT
 
 
 def _plain() -> Any:
