@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -238,7 +236,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         for process in list(runner._live):
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
