@@ -25,6 +25,7 @@ def main() -> int:
     """Fork a job for every request, tell each one's exit code, and end when nobody can ask any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides what becomes of the jobs
     requests = socket.socket(fileno=int(sys.argv[1]))
+    os.close(os.pidfd_open(os.getpid()))  # a kernel or a sandbox without them: nothing is said to be ready
     _load()
     with suppress(OSError):  # whoever started it is gone, which `serve` finds out
         requests.send(READY)
@@ -73,26 +74,44 @@ class _Server:
 
     def _take(self) -> None:
         try:
-            _, handles, _, _ = socket.recv_fds(self._requests, len(REQUEST), HANDLES)
+            data, handles, _, _ = socket.recv_fds(self._requests, len(REQUEST), HANDLES)
         except ConnectionError:  # whoever could ask went without having read what was said
-            handles = []
-        if not handles:
+            data, handles = b"", []
+        if not data:
             self._selector.unregister(self._requests)
             self._can_be_asked = False
             return
-        *streams, status = handles
-        asker = socket.socket(fileno=status)
-        if len(os.listdir("/proc/self/task")) > 1:  # what another thread has locked would stay so in a fork
-            asker.send(REFUSED)
-            asker.close()
-        elif pid := os.fork():
-            self._watch(_Job(pid, os.pidfd_open(pid), asker))
-        else:
+        for handle in handles:
+            os.set_inheritable(handle, False)  # programs that a job starts keep nobody waiting
+        if len(handles) == HANDLES:
+            self._answer(handles[:-1], socket.socket(fileno=handles[-1]))
+            handles = handles[:-1]
+        for (
+            handle
+        ) in handles:  # fewer than that: this process has too many open, and whoever asked is told by their end
+            os.close(handle)
+
+    def _answer(self, streams: list[int], asker: socket.socket) -> None:
+        """Fork a job, or refuse."""
+        pid = self._fork()
+        if pid == 0:
             self._selector.close()
             self._requests.close()
             _become(*streams)
-        for stream in streams:
-            os.close(stream)
+        elif pid is not None and (handle := _handle_of(pid)) is not None:
+            self._watch(_Job(pid, handle, asker))
+        else:
+            with suppress(OSError):
+                asker.send(REFUSED)
+            asker.close()
+
+    def _fork(self) -> int | None:
+        """Fork; None where that is not possible, or not safe: what another thread has locked would stay so."""
+        try:
+            is_alone = len(os.listdir("/proc/self/task")) == 1
+            return os.fork() if is_alone else None
+        except OSError:
+            return None
 
     def _watch(self, job: _Job) -> None:
         self._jobs += 1
@@ -119,14 +138,30 @@ class _Server:
             os.kill(job.pid, signal.SIGKILL)  # its end is not waited for yet, so the number is still its own
 
 
+def _handle_of(pid: int) -> int | None:
+    """Return a handle that is readable when a job has ended; where there is none, the job is ended and None returned.
+
+    The job waits for its message, so it has done nothing yet.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return None
+
+
 def _become(asked: int, said: int, log: int) -> None:
     """Become a job: read its message, take over its environment, run it, and end the process."""
-    code = 1
+    code, server = 1, os.getppid()
     try:
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != server or server == 1:
+            return
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.dup2(log, 2)
-        os.dup2(said, 1)
+        for stream, place in ((said, 1), (log, 2)):
+            os.dup2(stream, place)
+            os.close(stream)
         with os.fdopen(asked, "rb") as file:
             message = json.loads(file.read())
         os.chdir(message["folder"])

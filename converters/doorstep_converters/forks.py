@@ -1,11 +1,12 @@
 """Jobs as forks of a process that has torch and transformers loaded; the side that asks for them.
 
-There is one server for each environment. `start_fork` returns None where a fork would not be safe or the system has
-none: with a GPU, or no Linux.
+There is one server for each environment, which ends with this process. `start_fork` returns None where a fork would
+not be safe or the system has none: with a GPU, or no Linux.
 """
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class _Server:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._is_ready = False
+        self._reading = threading.Lock()
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -50,10 +52,15 @@ class _Server:
 
     def is_ready(self) -> bool:
         """Tell whether it has loaded everything, and so can fork."""
-        if not self._is_ready:
-            with suppress(OSError):
-                self._is_ready = self._line.recv(_LONGEST, socket.MSG_DONTWAIT) == READY
-        return self._is_ready
+        with self._reading:
+            if not self._is_ready:
+                with suppress(OSError):
+                    self._is_ready = self._line.recv(_LONGEST, socket.MSG_DONTWAIT) == READY
+            return self._is_ready
+
+    def is_useless(self) -> bool:
+        """Tell whether it ended before it could fork."""
+        return not self.is_live() and not self.is_ready()
 
     def ask(self, *handles: int) -> bool:
         """Ask for a fork with these handles; False where the server is gone."""
@@ -68,7 +75,12 @@ class _Server:
         self._process.kill()
 
     def close(self) -> None:
-        """Let it end with the last of its jobs."""
+        """Let it end with the last of its jobs; whether it was ready can still be read."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_WR)
+
+    def drop(self) -> None:
+        """Forget it, in a process that was forked from the one it belongs to."""
         self._line.close()
 
 
@@ -121,11 +133,13 @@ def start_fork(message: Mapping[str, Any], environment: Mapping[str, str], threa
     if sys.platform != "linux" or any(Path(path).exists() for path in _GPUS):
         return None
     whole = {**message, "environment": dict(environment), "threads": threads, "folder": str(Path.cwd())}
-    asked, asking = os.pipe()
-    said, saying = os.pipe()
-    line, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with _choosing:
         server = _server_for(environment)
+        if server.is_useless():
+            return None
+        asked, asking = os.pipe()
+        said, saying = os.pipe()
+        line, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         is_asked = server.ask(asked, saying, log.fileno(), status.fileno())
     status.close()
     os.close(asked)
@@ -140,13 +154,33 @@ def start_fork(message: Mapping[str, Any], environment: Mapping[str, str], threa
 
 
 def _server_for(environment: Mapping[str, str]) -> _Server:
-    """Return the live server of an environment, which is the newest one then."""
+    """Return the server of an environment, which is the newest one then; one that could never fork is not replaced."""
     fixed = {name: value for name, value in environment.items() if not name.startswith(_PASSED_ON)} | _ALONE
-    key = (sys.executable, str(Path.cwd()), *(f"{name}={value}" for name, value in sorted(fixed.items())))
+    key = (sys.executable, str(Path.cwd()), *_bounds(), *(f"{name}={value}" for name, value in sorted(fixed.items())))
     server = _servers.pop(key, None)
-    if server is None or not server.is_live():
+    if server is None or not (server.is_live() or server.is_useless()):
         server = _Server(environment)
     _servers[key] = server
     for oldest in list(_servers)[:-_MOST]:
         _servers.pop(oldest).close()
     return server
+
+
+def _bounds() -> tuple[str, ...]:
+    """Return what a process hands down beside its environment: limits, cores, niceness, and who may read its files."""
+    limits = [f"{name}={resource.getrlimit(getattr(resource, name))}" for name in dir(resource) if "RLIMIT_" in name]
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    umask = [line for line in status.splitlines() if line.startswith("Umask")]
+    return (*limits, *umask, f"cores={sorted(os.sched_getaffinity(0))}", f"nice={os.nice(0)}")
+
+
+def _begin_anew() -> None:
+    """Drop the servers in a fork of this process: they are not its own."""
+    global _choosing
+    _choosing = threading.Lock()
+    for server in _servers.values():
+        server.drop()
+    _servers.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 
 from doorstep.errors import DataError
 from doorstep.files import write_atomic
+from doorstep.tensors import Array
 
 INDEX = "taught.json"
 EXTRAS = ("vector", "relations")
@@ -63,6 +66,15 @@ def write_shard(path: Path, rows: dict[str, list[Any]], extras: tuple[str, ...])
         writer.finalize()
     aside.replace(path)
     write_atomic(path.with_suffix(".sha256"), _digest(path).encode())
+
+
+def write_answers(path: Path, corpus: Dataset, start: int, logits: Array) -> None:
+    """Write as many rows of a corpus, from `start`, as there are `logits` [rows, classes], which take their place."""
+    table = corpus.with_format("arrow")[start : start + len(logits)]
+    column = pyarrow.array(list(logits.astype(np.float32)), pyarrow.list_(pyarrow.float32()))
+    with ArrowWriter(path=str(path), features=corpus.features) as writer:
+        writer.write_table(table.set_column(table.column_names.index("logits"), "logits", column))
+        writer.finalize()
 
 
 def is_whole(path: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from doorstep.errors import DataError
 from doorstep.tensors import Array
 from doorstep_converters import ensemble, teach
-from doorstep_converters.ensemble import SHARES, Counts, join
+from doorstep_converters.ensemble import SHARES, Counts, both, join
 from doorstep_converters.export.classifier import load_model
 from doorstep_converters.taught import open_taught, read_index
 from doorstep_converters.worker import Channel
@@ -49,14 +49,38 @@ def test_a_text_twice_is_in_one_fold() -> None:
     assert _right(Counts.fit(texts, truth, 4, seed=1).answer(texts), truth) < 0.45
 
 
-def test_answers_are_log_probabilities_also_of_a_class_that_a_fold_lacks() -> None:
-    rows = [*_rows(40), ("the only one of its kind", "fifth")]
-    places = {**PLACES, "fifth": 4}
-    counts = Counts.fit([text for text, _ in rows], [places[label] for _, label in rows], 5, seed=1)
-    answers = counts.answer(["order oats today", "the only one of its kind", ""])
-    np.testing.assert_allclose(np.exp(answers).sum(axis=1), 1.0, atol=1e-6)
-    assert answers[0].argmax() == PLACES["buy"]
-    assert np.isfinite(answers).all()
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_rare_class_stays_right_where_the_first_teacher_is(count: int) -> None:
+    kinds = 30
+    texts = [f"kind{number} of thing{number}" for number in range(kinds) for _ in range(count)]
+    texts = [f"{text} again{place % count}" for place, text in enumerate(texts)]
+    truth = [number for number in range(kinds) for _ in range(count)]
+    first = np.full((len(texts), kinds), 0.05 / (kinds - 1))
+    first[np.arange(len(texts)), truth] = 0.95
+    counts = Counts.fit(texts, truth, kinds, seed=1)
+    for share in SHARES:
+        assert _right(both(np.log(first), counts.answer(texts), share), truth) == 1.0, share
+
+
+def test_a_class_without_texts_is_the_first_teachers_alone() -> None:
+    texts, truth = zip(*((text, PLACES[label]) for text, label in _rows(40)), strict=True)
+    answers = Counts.fit(texts, truth, 5, seed=1).answer(["order oats", ""])
+    assert np.isnan(answers[:, 4]).all() and np.isfinite(answers[:, :4]).all()
+    first = np.log(np.array([[0.1, 0.1, 0.1, 0.1, 0.6]] * 2))
+    together = np.exp(both(first, answers, 0.5))
+    np.testing.assert_allclose(together.sum(axis=1), 1.0)
+    assert together[1].argmax() == 4
+
+
+def test_what_was_made_of_a_text_is_answered_by_what_has_not_seen_it() -> None:
+    generator = np.random.default_rng(1)
+    texts = [f"word{number} other{number}" for number in range(200)]
+    truth = generator.integers(0, 4, len(texts)).tolist()
+    counts = Counts.fit(texts, truth, 4, seed=1)
+    copies = {f"{text}s": text for text in texts}
+    assert _right(counts.answer(list(copies)), truth) > 0.9, "all fits together know them"
+    counts.follow({**copies, "of nothing": "a text that is not there"})
+    assert _right(counts.answer(list(copies)), truth) < 0.45
 
 
 def test_chinese_is_counted_by_characters() -> None:
@@ -66,9 +90,42 @@ def test_chinese_is_counted_by_characters() -> None:
     assert counts.answer(["请问发货了没", "可以退款吗", "太失望了"]).argmax(axis=1).tolist() == [0, 1, 2]
 
 
-def test_too_few_texts_are_an_error() -> None:
-    with pytest.raises(DataError, match="expected 10 texts or more to learn from, got 9"):
-        Counts.fit(["a"] * 30 + [str(number) for number in range(8)], [0] * 38, 1, seed=1)
+FEW = [("a word", "buy")] * 30 + [(f"word {number}", "ask") for number in range(8)]
+LONE = [*_rows(40)[::4], ("it is broken", "complain")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (FEW, "expected 10 different labelled texts or more, got 9"),
+        (LONE, "expected two classes with two texts or more"),
+        ([(". ! " * (number + 1), LABELS[number % 2]) for number in range(20)], "expected texts with words in them"),
+    ],
+    ids=["few", "one class", "no words"],
+)
+def test_where_none_can_be_fitted_the_first_teacher_says_everything(
+    answered: Callable[[], dict[str, Any]], tmp_path: Path, rows: list[tuple[str, str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        Counts.fit([text for text, _ in rows], [PLACES[label] for _, label in rows], 4, seed=1)
+    (tmp_path / "data.json").write_text(json.dumps({"train": rows, "dev": _rows(8)}))
+    assert answered()["share"] == 0.0
+    before, after = (np.array(open_taught(tmp_path / name)["logits"][:]) for name in ("taught", "joined"))
+    np.testing.assert_allclose(after, before - np.log(np.exp(before).sum(axis=1, keepdims=True)), atol=1e-5)
+
+
+def test_the_more_classes_the_fewer_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "_MOST_NUMBERS", 400)
+    texts, truth = zip(*((text, PLACES[label]) for text, label in _rows(40)), strict=True)
+    assert len(Counts.fit(texts, truth, 4, seed=1)._features.get_feature_names_out()) == 100
+
+
+def test_texts_beyond_the_most_that_are_fitted_are_answered_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "_MOST_TEXTS", 20)
+    texts, truth = zip(*((text, PLACES[label]) for text, label in _rows(60)), strict=True)
+    counts = Counts.fit(texts, truth, 4, seed=1)
+    assert len(counts._folds) == 20
+    assert _right(counts.answer(texts), list(truth)) == 1.0
 
 
 @pytest.fixture
@@ -97,12 +154,12 @@ def test_a_teacher_that_knows_nothing_is_joined_and_the_rest_of_the_corpus_stays
     assert read_index(tmp_path / "joined") == read_index(tmp_path / "taught")
     for column in ("text", "label", "vector", "relations", "tokens"):
         assert after[column][:] == before[column][:], column
-    own, both = np.array(before["logits"][:]), np.array(after["logits"][:])
+    own, together = np.array(before["logits"][:]), np.array(after["logits"][:])
     own -= np.log(np.exp(own).sum(axis=1, keepdims=True))
     counts = Counts.fit(*zip(*((text, PLACES[label]) for text, label in _rows(40)), strict=True), 4, 1)
-    np.testing.assert_allclose(both, (own + counts.answer(before["text"][:])) / 2, atol=1e-4)
-    assert both[-2:].argmax(axis=1).tolist() == [PLACES["buy"], PLACES["return"]]
-    assert not list((tmp_path / "joined").glob("*.sha256"))
+    np.testing.assert_allclose(together, both(own, counts.answer(before["text"][:]), 0.5), atol=1e-4)
+    assert together[-2:].argmax(axis=1).tolist() == [PLACES["buy"], PLACES["return"]]
+    assert after.features == before.features
 
 
 def test_a_second_teacher_that_is_worse_says_nothing(

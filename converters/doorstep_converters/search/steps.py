@@ -14,7 +14,7 @@ from doorstep.files import write_atomic
 from doorstep.session import RUNTIMES
 from doorstep.tensors import Array
 from doorstep_converters.augment.plan import AugmentPlan
-from doorstep_converters.augment.prepare import augment_stage, read_corpus
+from doorstep_converters.augment.prepare import CORPUS, augment_stage, read_corpus
 from doorstep_converters.calibration_error import fit_temperature
 from doorstep_converters.checkpoint import Checkpoint, find_checkpoint
 from doorstep_converters.data import DataSet, load_data
@@ -262,20 +262,21 @@ class Steps:
         name = "teach-augmented" if choice.is_augmented else "teach"
         inputs = (self.teacher.digest, file_digest(corpus))
         taught = self._run_on(Stage(name, "doorstep_converters.teach:answer", arguments, inputs))
-        return self._join(name, taught) if self.order.teaching.counts else taught
+        return self._join(name, taught, choice.is_augmented) if self.order.teaching.counts else taught
 
-    def _join(self, name: str, taught: Output) -> Output:
+    def _join(self, name: str, taught: Output, is_augmented: bool) -> Output:
         """Let a second teacher, which counts words, answer as well."""
-        pairs = self._pairs()
+        pairs, made = self._pairs(), self.run(self._augment()) if is_augmented else None
         arguments = {
             "checkpoint": str(self.teacher.folder.resolve()),
             "taught": str(taught.folder),
             "data": str(pairs),
             "max_length": self._length(),
             "seed": self.order.seed,
+            "made": str(made.folder / CORPUS) if made else "",
             "precision": self.order.job.training.precision,
         }
-        inputs = (self.teacher.digest, taught.digest, file_digest(pairs))
+        inputs = (self.teacher.digest, taught.digest, file_digest(pairs), made.digest if made else "")
         return self.run(Stage(f"{name}-counts", "doorstep_converters.ensemble:join", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
