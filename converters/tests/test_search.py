@@ -178,6 +178,7 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
         (RECIPE + "\n[augment]\ncopies = 3.0\n", "no texts are made; name transforms in it"),
         (RECIPE + '\n[augment]\ntransforms = ["tpyo"]\n', "got 'tpyo'"),
         (RECIPE + "\n[distillation]\nvectors = 1.0\n", "did you mean 'vector'"),
+        (RECIPE + "\n[distillation]\ncounts = 0.5\n", "counts"),
         (RECIPE + '\n[display_names]\nzh = "names.json"\n', "names.json: expected a JSON object of label to name"),
     ],
 )
@@ -199,6 +200,7 @@ def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -
         [distillation]
         relations = 0.5
         tables = 8
+        counts = false
         [training]
         method = "lora"
         mixup = 0.2
@@ -217,7 +219,7 @@ def test_a_recipe_file_says_what_is_augmented_taught_and_shown(tmp_path: Path) -
     assert (job.augment.there, job.augment.back) == (str(tmp_path / "mt-there"), "hub/back")
     assert (job.training.method, job.training.mixup) == ("lora", 0.2)
     assert job.display_names == {"zh": {"late": "晚到"}, "zh-TW": {"late": "晚到"}}
-    assert order.teaching == Teaching(relations=0.5, tables=8)
+    assert order.teaching == Teaching(relations=0.5, tables=8, counts=False)
 
 
 def test_a_dry_run_without_a_budget_names_the_variants(

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from doorstep_converters.data import load_data
 from doorstep_converters.job import Job
 from doorstep_converters.progress import Lines
 from doorstep_converters.search.order import Order, check_order
+from doorstep_converters.search.plan import describe
 from doorstep_converters.search.run import search
 from doorstep_converters.search.teaching import Teaching
 from doorstep_converters.taught import open_taught
@@ -138,6 +140,21 @@ def test_a_search_teaches_texts_that_nobody_labelled(taught: Path) -> None:
     unlabelled = [row["text"] for row in rows if row["label"] == -1]
     assert sorted(unlabelled) == ["a text that nobody labelled", "没有人标注的一句话"]  # the third one is held out
     assert len(rows[0]["vector"]) > 0
+
+
+def test_the_students_of_a_search_learn_what_two_teachers_say(taught: Path) -> None:
+    (alone,), (joined,) = (list(taught.glob(f"stages/{name}-*")) for name in ("teach", "counts"))
+    share = json.loads((joined / "stage.json").read_text(encoding="utf-8"))["result"]["share"]
+    assert 0 < share <= 0.5, "the first one has learnt nothing"
+    one, both = open_taught(alone), open_taught(joined)
+    assert one["text"][:] == both["text"][:]
+    assert one["logits"][:] != both["logits"][:]
+
+
+def test_the_lessons_name_the_second_teacher(reviews: Path, tmp_path: Path) -> None:
+    order = Order(Job("bert", "arm64", tmp_path, data=reviews), parse_budget("drop<=1"))
+    assert "a second teacher, which counts words" in describe(order)
+    assert "counts words" not in describe(replace(order, teaching=Teaching(counts=False)))
 
 
 def test_a_searched_students_table_lies_on_the_grid_it_was_trained_for(taught: Path) -> None:

@@ -277,7 +277,7 @@ class Steps:
             "precision": self.order.job.training.precision,
         }
         inputs = (self.teacher.digest, taught.digest, file_digest(pairs), made.digest if made else "")
-        return self.run(Stage(f"{name}-counts", "doorstep_converters.ensemble:join", arguments, inputs))
+        return self.run(Stage(f"counts-{name}", "doorstep_converters.ensemble:join", arguments, inputs))
 
     def _corpus(self, is_augmented: bool) -> Path:
         """Write the texts students learn from, one after the other: labelled ones, made ones, unlabelled ones."""
