@@ -117,13 +117,14 @@ class Workbench:
         self._is_pickle_allowed = is_pickle_allowed
 
     def run(self, stage: Stage, threads: int) -> Output:
-        """Run one stage and show it."""
+        """Run one stage and show it; what it has to say is said once, however often a search comes by its output."""
         start = time.monotonic()
         with self._watch.stage(stage.name) as report:
             output = self._runner.run(stage, report, threads)
             self._watch.done(stage.name, output.is_cached)
-        for note in output.result.get("notes", []):
-            self._watch.note(stage.name, note)
+        if not (output.is_cached and stage.name in self.stages):
+            for note in output.result.get("notes", []):
+                self._watch.note(stage.name, note)
         self.stages[stage.name] = (time.monotonic() - start, output.is_cached)
         found = output.result
         peaks = {name: found.get(name) for name in ("peak_rss_mib", "peak_gpu_mib")}

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from doorstep.device import Device
 from doorstep.errors import ConversionError
+from doorstep_converters.progress import Lines
 from doorstep_converters.stages import Stage, StageRunner
+from doorstep_converters.variants import Workbench
 
 SLOW = """
 import time
@@ -174,3 +177,22 @@ def test_a_stage_tells_the_most_memory_it_had_on_the_gpu(tmp_path: Path, jobs: s
     (tmp_path / "curve_jobs/make.py").write_text(ALLOCATE)
     runner = StageRunner(tmp_path / "cache", tmp_path / "logs")
     assert runner.run(Stage("allocate", "curve_jobs.make:make", {}), print, 1).result["peak_gpu_mib"] >= 64
+
+
+def test_what_a_stage_has_to_say_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "saying_jobs").mkdir()
+    (tmp_path / "saying_jobs/__init__.py").touch()
+    job = "def say(out, channel):\n    channel.note('mind the gap')\n    return {}\n"
+    (tmp_path / "saying_jobs/make.py").write_text(job)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    said = []
+    for _ in range(2):  # a later run says it again
+        runner = StageRunner(tmp_path / "cache", tmp_path / "logs")
+        bench = Workbench(runner, tmp_path, Lines(), Device.detect(), is_pickle_allowed=False)
+        for _ in range(3):
+            bench.run(Stage("say", "saying_jobs.make:say", {}), 1)
+        said.append(capsys.readouterr().err.count("say: mind the gap"))
+    assert said == [1, 1]
