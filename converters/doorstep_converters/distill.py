@@ -131,7 +131,12 @@ def train(
     keep_student(lessons.lesson.student, lessons.tokenizer, find_checkpoint(student).licence, out / "checkpoint")
     shutil.rmtree(run, ignore_errors=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**outcome, "seconds": round(time.monotonic() - began, 1), "peak_rss_mib": round(peak)}
+    return {
+        **outcome,
+        "all_steps": lessons.all_steps(),
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_rss_mib": round(peak),
+    }
 
 
 @dataclass(slots=True)
@@ -171,12 +176,14 @@ class _Lessons:
             options, index, corpus, dev_rows(dev, index.labels), load_tokenizer(student), lesson, is_transformer, large
         )
 
+    def all_steps(self) -> int:
+        """Return how many updates there are until the corpus is learnt."""
+        wanted = round(_PASSES * len(self.corpus) / self.options.batch)
+        return self.options.steps or min(_MOST_STEPS, max(_FEWEST_STEPS, wanted))
+
     def steps(self) -> int:
         """Return how many updates there are to be."""
-        options = self.options
-        wanted = options.steps or round(_PASSES * len(self.corpus) / options.batch)
-        steps = wanted if options.steps else min(_MOST_STEPS, max(_FEWEST_STEPS, wanted))
-        return min(steps, options.max_steps) if options.max_steps else steps
+        return min(self.all_steps(), self.options.max_steps) if self.options.max_steps else self.all_steps()
 
     def learner(self, run: Path, batch: int, callbacks: list[TrainerCallback]) -> Learner:
         """Return a trainer whose updates learn from the asked number of texts, `batch` at a time."""

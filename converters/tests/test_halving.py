@@ -10,6 +10,7 @@ from doorstep_converters.job import Job
 from doorstep_converters.progress import Lines
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.run import Found, search
+from doorstep_converters.search.study import _lateness
 
 STUDENTS = ("static-16w-200v", "static-8w-200v", "static-12w-200v")
 
@@ -58,3 +59,19 @@ def test_the_best_students_are_measured_as_further_variants(found: Found) -> Non
     refined = {point.choice for point in found.points if point.variant == "numpy-int8-weights"}
     assert 1 <= len(refined) <= 2
     assert refined <= {tried.choice for tried in found.tried if tried.state == "measured"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "left", "told"),
+    [
+        (15.0, 500, 600.0, ""),
+        (150.0, 500, 400.0, "500 steps would take 8.3 min, and the search has 6.7 left"),
+        (15.0, 0, 200.0, "all steps would take 10.0 min, and the search has 3.3 left"),
+        (2.0, 500, -30.0, ""),
+        (30.0, 500, -30.0, "500 steps would take 1.7 min, and the search has 0.0 left"),
+    ],
+)
+def test_a_student_that_would_learn_far_beyond_the_deadline_stops(
+    seconds: float, steps: int, left: float, told: str
+) -> None:
+    assert _lateness({"seconds": seconds, "steps": 150, "all_steps": 6000}, steps, left) == told

@@ -5,9 +5,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -24,6 +25,7 @@ from doorstep_converters.sources import whole_digest
 from doorstep_converters.stages import Output, recall, versions
 
 _DOUBLING = 0.25  # points of accuracy that half the size is worth while students are compared
+_GRACE_S = 90.0  # a student may learn so long beyond the deadline
 _ALLOWED = 0.5  # points that may be lost where the budget has no bound
 _RECORD, _REFINE, _MENDED = "tried", "refined", "mended"
 _REFINED = 2  # students that further variants are tried of
@@ -198,7 +200,10 @@ class Study:
         if not choice.is_trained:
             return self._measured(choice, student, {})
         rungs: dict[str, float] = {}
+        trained = student
         for place, steps in enumerate(self._order.rungs):
+            if place and (late := _lateness(trained.result, steps, self._deadline - time.monotonic())):
+                return Tried(choice.name, "stopped", late, rungs=rungs)
             trained = self._steps.train(choice, student, steps)
             accuracy = float(trained.result["dev_accuracy"])
             rungs[str(steps or "all")] = accuracy
@@ -225,6 +230,20 @@ class Study:
         drop, size = point.figures["drop"] or 0.0, point.figures["size"] or 0.0
         excess = min(100.0, self._order.budget.excess(point.figures))
         return 10 * excess + self._rung_score(drop, int(size))
+
+
+def _lateness(trained: Mapping[str, Any], steps: int, left: float) -> str:
+    """Return why a student that would learn far beyond the deadline stops; "" for one that does not.
+
+    Args:
+        trained: what came of the rung before: its `seconds`, `steps`, and `all_steps` until the corpus is learnt.
+        steps: of the next rung; 0 for all.
+        left: seconds until the deadline; negative behind it.
+    """
+    needed = trained["seconds"] / max(1, trained["steps"]) * (steps or trained["all_steps"])
+    if needed <= max(0.0, left) + _GRACE_S:
+        return ""
+    return f"{steps or 'all'} steps would take {needed / 60:.1f} min, and the search has {max(0.0, left) / 60:.1f} left"
 
 
 def journal_of(order: Order, steps: Steps) -> Path:
