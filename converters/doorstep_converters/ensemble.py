@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
 from doorstep.errors import DataError
 from doorstep.tensors import Array
@@ -29,8 +30,6 @@ _MOST_NUMBERS = 6_000_000  # features times classes of one fit, which takes twen
 _MOST_FEATURES = 200_000
 _MOST_TEXTS = 50_000  # that are fitted
 _TINY = 1e-9
-
-Report = Callable[[float], None]
 
 
 def join(
@@ -69,7 +68,7 @@ def join(
     if counts is not None:
         counts.follow(_sources(Path(made)) if made else {})
         texts, truth = pairs["dev"]
-        first = ask(Path(checkpoint), texts, max_length, _silent, say=channel.note, precision=precision)
+        first = ask(Path(checkpoint), texts, max_length, lambda share: None, say=channel.note, precision=precision)
         share, figures = _choose(np.log(np.maximum(first, _TINY)), counts.answer(texts), truth)
         channel.note(
             f"a second teacher, which counts words, makes {share:.0%} of the lessons: on dev the first has "
@@ -78,7 +77,7 @@ def join(
     read = corpus.select_columns(["text", "logits"])
     for number, start in enumerate(range(0, len(corpus), SHARD)):
         rows = read[start : start + SHARD]
-        answers = log_probabilities(np.asarray(rows["logits"], np.float32))  # [rows, classes]
+        answers = log_softmax(np.asarray(rows["logits"], np.float32), axis=1)  # [rows, classes]
         if counts is not None and share > 0.0:
             answers = both(answers, counts.answer(rows["text"]), share)
         write_answers(out / f"{number:05}.arrow", corpus, start, answers)
@@ -98,7 +97,12 @@ class Counts:
 
     @classmethod
     def fit(
-        cls, texts: Sequence[str], truth: Sequence[int], classes: int, seed: int, report: Report = lambda share: None
+        cls,
+        texts: Sequence[str],
+        truth: Sequence[int],
+        classes: int,
+        seed: int,
+        report: Callable[[float], None] = lambda share: None,
     ) -> "Counts":
         """Fit one classifier without each fold of the texts, of which every class is spread over the folds.
 
@@ -151,16 +155,11 @@ class Counts:
         return np.where(np.isnan(own), every, own)
 
 
-def log_probabilities(logits: Array) -> Array:
-    """Return the log of the softmax of logits [rows, classes]."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    found: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
-
-
 def both(first: Array, second: Array, share: float) -> Array:
     """Return the average of log probabilities [rows, classes]; of classes the second does not know, the first's."""
-    return log_probabilities(np.where(np.isnan(second), first, (1 - share) * first + share * second))
+    averaged = np.where(np.isnan(second), first, (1 - share) * first + share * second)
+    found: Array = log_softmax(averaged, axis=1)
+    return found
 
 
 def _second_teacher(
@@ -208,9 +207,11 @@ def _choose(first: Array, second: Array, truth: Sequence[int]) -> tuple[float, d
 
 
 def _log_loss(answers: Array, truth: Sequence[int]) -> float:
+    from sklearn.metrics import log_loss
+
     probabilities = np.exp(answers)  # [texts, classes]
     scaled = tempered(probabilities, fit_temperature(probabilities, truth))
-    return float(-np.log(np.maximum(scaled[np.arange(len(truth)), np.asarray(truth)], _TINY)).mean())
+    return float(log_loss(truth, scaled / scaled.sum(axis=1, keepdims=True), labels=range(scaled.shape[1])))
 
 
 def _sources(corpus: Path) -> dict[str, str]:
@@ -224,7 +225,3 @@ def _places(rows: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[int]
     if unknown := {label for _, label in rows} - set(places):
         raise DataError(f"second teacher: the first one lacks the label {min(unknown)!r:.60}")
     return [places[label] for _, label in rows]
-
-
-def _silent(share: float) -> None:
-    pass

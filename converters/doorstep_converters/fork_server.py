@@ -4,7 +4,6 @@ A job begins with both loaded, which costs five seconds of a core otherwise. Not
 jobs stay as far from one another as processes of their own. `forks` is the other side.
 """
 
-import ctypes
 import json
 import os
 import selectors
@@ -15,10 +14,11 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 
+from doorstep_converters.together import die_with_parent
+
 HANDLES = 4
 """A request's, beside its byte: a pipe with the job's message, its stdout and stderr, a socket that tells its end."""
 READY, REQUEST, REFUSED = b"ready", b"j", b"refused"
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def main() -> int:
@@ -84,11 +84,10 @@ class _Server:
         for handle in handles:
             os.set_inheritable(handle, False)  # programs that a job starts keep nobody waiting
         if len(handles) == HANDLES:
-            self._answer(handles[:-1], socket.socket(fileno=handles[-1]))
-            handles = handles[:-1]
-        for (
-            handle
-        ) in handles:  # fewer than that: this process has too many open, and whoever asked is told by their end
+            *handles, status = handles
+            self._answer(handles, socket.socket(fileno=status))
+        # where there are fewer, this process has too many open; whoever asked is told by their end
+        for handle in handles:
             os.close(handle)
 
     def _answer(self, streams: list[int], asker: socket.socket) -> None:
@@ -155,7 +154,7 @@ def _become(asked: int, said: int, log: int) -> None:
     """Become a job: read its message, take over its environment, run it, and end the process."""
     code, server = 1, os.getppid()
     try:
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        die_with_parent()
         if os.getppid() != server or server == 1:
             return
         signal.signal(signal.SIGINT, signal.default_int_handler)

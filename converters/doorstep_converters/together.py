@@ -42,9 +42,13 @@ def is_first() -> bool:
 
 
 def die_with_parent() -> None:
-    """Let this process, where it trains with others, be killed when its launcher ends."""
-    if "RANK" in os.environ:
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    """Let this process be killed when its parent ends."""
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def is_launched() -> bool:
+    """Tell whether this process was started by a launcher, to train with others."""
+    return "RANK" in os.environ
 
 
 def report_failure(reason: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from doorstep.errors import DoorstepError
-from doorstep_converters.together import die_with_parent, is_first, report_failure
+from doorstep_converters.together import die_with_parent, is_first, is_launched, report_failure
 
 
 class Channel:
@@ -51,7 +51,8 @@ class Channel:
 
 def main() -> int:
     """Run the job in the first argument."""
-    die_with_parent()
+    if is_launched():
+        die_with_parent()
     return run(json.loads(sys.argv[1]))
 
 
