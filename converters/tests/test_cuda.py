@@ -5,6 +5,7 @@ import io
 import json
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from doorstep.tasks.tabular_classification import Field
 from doorstep_converters.ask import ask
 from doorstep_converters.distill import train as distil
 from doorstep_converters.export.classifier import load_model
@@ -23,6 +25,8 @@ from doorstep_converters.placement import load_teacher
 from doorstep_converters.students.build import make
 from doorstep_converters.tasks import find_craft
 from doorstep_converters.tasks.images_new import NewNetwork
+from doorstep_converters.tasks.sentence_similarity_learning import learn
+from doorstep_converters.tasks.sentence_similarity_students import student_spec
 from doorstep_converters.teach import answer
 from doorstep_converters.worker import Channel
 
@@ -248,6 +252,45 @@ def test_recordings(is_ctc: bool, tmp_path: Path) -> None:
     _train(task, tmp_path / "student", None, data, **{**options, "teacher": str(tmp_path / "teacher")})
     for name in ("teacher", "student"):
         _finite(tmp_path / name)
+
+
+def test_rows_of_fields(tmp_path: Path) -> None:
+    """A network learns alone, and from trees, which stay on the CPU."""
+    pytest.importorskip("skl2onnx")
+    generator = np.random.default_rng(1)
+    values = generator.uniform(0, 1, 200)
+    rows = [[{"value": float(v), "month": ["May", "Dec"][n % 2]}, str(int(v > 0.5))] for n, v in enumerate(values)]
+    number, category = Field("value", "number", quantiles=(0.0, 0.5, 1.0)), Field("month", "category", ("Dec", "May"))
+    fields = [number._asdict(), category._asdict()]
+    data, known = {"train": rows, "dev": rows[:40]}, {"fields": fields, "labels": ["0", "1"]}
+    _train("tabular-classification", tmp_path / "trees", None, data, kind="trees", **known)
+    for name, teacher in (("alone", ""), ("taught", str(tmp_path / "trees"))):
+        options = {"kind": "mlp", "teacher": teacher, "epochs": 20, **known}
+        _train("tabular-classification", tmp_path / name, None, data, **options)
+        _finite(tmp_path / name)
+        craft = find_craft("tabular-classification")
+        plan = {"calibration": []}
+        answers = craft.answer(tmp_path / name, [item for item, _ in rows], tmp_path, plan).answers
+        assert craft.figure(answers, [label for _, label in rows]) > 0.9  # 0.5 by chance
+
+
+@pytest.mark.parametrize("student", ["static-16w-300v", "transformer-1l-300v"])
+def test_sentence_encoders(student: str, encoder_only: Path, tmp_path: Path) -> None:
+    """Vectors come from the GPU, a student learns there, and its folder answers on the CPU as it was judged."""
+    texts = [f"{color} {thing} {n}" for n in range(30) for color in ("red", "blue") for thing in ("lamp", "手机")]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    for name in ("taught", "out"):
+        (tmp_path / name).mkdir()
+    answer(tmp_path / "taught", channel(), str(encoder_only), str(corpus), 32, is_encoder=True)
+    options = {
+        "seed": 1, "epochs": 10, "learning_rate": None, "train": 80, "dev": 20, "max_length": 32, "reads": 32,
+        "licence": "", "name": "teacher", "is_pickle_allowed": False,
+    }  # fmt: skip
+    spec = asdict(student_spec(f"new:{student}"))
+    found = learn(tmp_path / "out", channel(), str(encoder_only), str(tmp_path / "taught"), spec, options)
+    assert found["after"]["cosine"] > found["before"]["cosine"]
+    _finite(tmp_path / "out/checkpoint")
 
 
 def test_a_checkpoint_from_the_gpu_is_one_for_the_cpu(make_checkpoint: Make, table: Path, tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -16,18 +15,20 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from doorstep.errors import ConversionError
+from doorstep_converters.budget import Budget
 from doorstep_converters.search.front import Judged, Point, Tried, choose, nearest
 from doorstep_converters.search.journal import UNREADABLE, check_lines, set_aside
 from doorstep_converters.search.order import Order
 from doorstep_converters.search.space import Choice
 from doorstep_converters.search.steps import Steps
+from doorstep_converters.search.turns import Begun, lateness, pick, reserved
 from doorstep_converters.sources import whole_digest
 from doorstep_converters.stages import Output, recall, versions
 
 _DOUBLING = 0.25  # points of accuracy that half the size is worth while students are compared
-_GRACE_S = 90.0  # a student may learn so long beyond the deadline
 _ALLOWED = 0.5  # points that may be lost where the budget has no bound
 _RECORD, _REFINE, _MENDED = "tried", "refined", "mended"
+_COSTS = ("size", "download", "p50", "p95", "cold", "rss")  # bounds that a smaller student keeps sooner
 _REFINED = 2  # students that further variants are tried of
 
 
@@ -60,22 +61,39 @@ class Study:
             self._study.enqueue_trial(asdict(choice), skip_if_exists=True)
 
     def work(self) -> None:
-        """Try choices until there were enough of them or time is up."""
-        while time.monotonic() < self._deadline and (trial := self._next()) is not None:
-            choice = self._choice(trial)
+        """Try choices until there were enough of them or time is up.
+
+        Each learns its first steps and waits, unless better ones of its size stop it; the best that waits learns the
+        rest. Another is begun as long as the best few that wait would have time to learn behind it.
+        """
+        waiting: list[Begun] = []
+        steps, last = self._order.rungs[-1], 0.0  # `last`: seconds that the choice before took to begin
+        while True:
+            left = self._deadline - time.monotonic()
+            best = pick(waiting, steps, left, self._is_tight())
+            kept = reserved(waiting, steps, 30 * self._order.minutes)  # half of the time
+            trial = self._next() if left > 0 and (best is None or left - last >= kept) else None
             start = time.monotonic()
-            try:
-                tried = self._try(trial, choice)
-            except ConversionError as error:
-                tried = Tried(choice.name, "failed", str(error))
-            record = {**asdict(tried), "seconds": round(time.monotonic() - start, 1)}
-            trial.set_user_attr(_RECORD, record)
-            score = min((self._score(point) for point in tried.points), default=None)
-            state = {"stopped": TrialState.PRUNED, "measured": TrialState.COMPLETE}.get(tried.state, TrialState.FAIL)
-            if state == TrialState.COMPLETE:
-                self._study.tell(trial, score)
+            if trial is not None:
+                came = self._begin(trial, self._choice(trial), kept)
+                last = time.monotonic() - start
+            elif best is not None:
+                waiting.remove(best)
+                trial, came = best.trial, self._finish(best)
             else:
-                self._study.tell(trial, state=state)
+                return
+            if isinstance(came, Begun):
+                waiting.append(came)
+            else:
+                self._tell(trial, replace(came, seconds=round(came.seconds + time.monotonic() - start, 1)))
+
+    def _tell(self, trial: optuna.Trial, tried: Tried) -> None:
+        trial.set_user_attr(_RECORD, asdict(tried))
+        if tried.state == "measured":
+            self._study.tell(trial, min(self._score(point) for point in tried.points))
+        else:
+            state = TrialState.PRUNED if tried.state == "stopped" else TrialState.FAIL
+            self._study.tell(trial, state=state)
 
     def chosen(self) -> Point | None:
         """Return the best point within the budget, its student being the one that was measured."""
@@ -190,29 +208,67 @@ class Study:
             trial.suggest_categorical("rate", list(self._order.rates())),
         )
 
-    def _try(self, trial: optuna.Trial, choice: Choice) -> Tried:
-        student = self._steps.build(choice)
-        bound = self._order.budget.bound("size")
-        if bound is not None and (least := self._steps.smallest(student)) > bound:
-            return Tried(
-                choice.name, "refused", f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
-            )
-        if not choice.is_trained:
-            return self._measured(choice, student, {})
-        rungs: dict[str, float] = {}
-        trained = student
-        for place, steps in enumerate(self._order.rungs):
-            if place and (late := _lateness(trained.result, steps, self._deadline - time.monotonic())):
-                return Tried(choice.name, "stopped", late, rungs=rungs)
-            trained = self._steps.train(choice, student, steps)
-            accuracy = float(trained.result["dev_accuracy"])
-            rungs[str(steps or "all")] = accuracy
-            drop = 100 * (self._steps.teacher_accuracy() - accuracy)
-            trial.report(self._rung_score(drop, self._steps.smallest(student)), place + 1)
-            if place + 1 < len(self._order.rungs) and trial.should_prune():
-                reason = f"after {steps} steps {100 * accuracy:.2f} % on dev; others of its size were better"
-                return Tried(choice.name, "stopped", reason, rungs=rungs)
-        return self._measured(choice, trained, rungs)
+    def _begin(self, trial: optuna.Trial, choice: Choice, kept: float) -> Tried | Begun:
+        """Build a student and let it learn its first steps; one that learns at once or not at all is measured.
+
+        Args:
+            kept: seconds of what is left that others shall have.
+        """
+        start = time.monotonic()
+        try:
+            student = self._steps.build(choice)
+            bound, size = self._order.budget.bound("size"), self._steps.smallest(student)
+            if bound is not None and size > bound:
+                taken = f"its weights take {size / 1e6:.3g} MB at 4 bits, more than the budget's size"
+                return Tried(choice.name, "refused", taken)
+            if not choice.is_trained:
+                return self._measured(choice, student, {})
+            rungs: dict[str, float] = {}
+            trained, score = student, math.inf
+            *first, _ = self._order.rungs
+            for place, steps in enumerate(first):
+                left = self._deadline - time.monotonic() - kept
+                if place and (late := lateness(trained.result, steps, left)):
+                    return Tried(choice.name, "stopped", late, rungs=rungs)
+                trained, score = self._train(trial, choice, student, steps, rungs)
+                if trial.should_prune():
+                    accuracy = 100 * rungs[str(steps)]
+                    reason = f"after {steps} steps {accuracy:.2f} % on dev; others of its size were better"
+                    return Tried(choice.name, "stopped", reason, rungs=rungs)
+            begun = Begun(trial, choice, student, trained, rungs, score, size, time.monotonic() - start)
+            return begun if first else self._learn(begun)
+        except ConversionError as error:
+            return Tried(choice.name, "failed", str(error))
+
+    def _finish(self, begun: Begun) -> Tried:
+        """Let a student that waited learn to the end and measure it, unless that would end far behind the deadline."""
+        late = lateness(begun.trained.result, self._order.rungs[-1], self._deadline - time.monotonic())
+        try:
+            tried = Tried(begun.choice.name, "stopped", late, rungs=begun.rungs) if late else self._learn(begun)
+        except ConversionError as error:
+            tried = Tried(begun.choice.name, "failed", str(error))
+        return replace(tried, seconds=begun.seconds)
+
+    def _learn(self, begun: Begun) -> Tried:
+        trained, _ = self._train(begun.trial, begun.choice, begun.student, self._order.rungs[-1], begun.rungs)
+        return self._measured(begun.choice, trained, begun.rungs)
+
+    def _train(
+        self, trial: optuna.Trial, choice: Choice, student: Output, steps: int, rungs: dict[str, float]
+    ) -> tuple[Output, float]:
+        """Let a student learn `steps`, 0 for all, and write its accuracy to `rungs`; returns it and its score."""
+        trained = self._steps.train(choice, student, steps)
+        accuracy = rungs[str(steps or "all")] = float(trained.result["dev_accuracy"])
+        drop = 100 * (self._steps.teacher_accuracy() - accuracy)
+        score = self._rung_score(drop, self._steps.smallest(student))
+        trial.report(score, len(rungs))
+        return trained, score
+
+    def _is_tight(self) -> bool:
+        """Whether all that was measured is larger or slower than the budget allows."""
+        points = [point for tried in self.tried() for point in tried.points]
+        costs = Budget(tuple(limit for limit in self._order.budget.limits if limit.name in _COSTS))
+        return bool(points) and all(costs.excess(point.figures) for point in points)
 
     def _measured(self, choice: Choice, trained: Output, rungs: dict[str, float]) -> Tried:
         judged = self._steps.measure(choice.name, trained, self._order.wanted_variants())
@@ -230,20 +286,6 @@ class Study:
         drop, size = point.figures["drop"] or 0.0, point.figures["size"] or 0.0
         excess = min(100.0, self._order.budget.excess(point.figures))
         return 10 * excess + self._rung_score(drop, int(size))
-
-
-def _lateness(trained: Mapping[str, Any], steps: int, left: float) -> str:
-    """Return why a student that would learn far beyond the deadline stops; "" for one that does not.
-
-    Args:
-        trained: what came of the rung before: its `seconds`, `steps`, and `all_steps` until the corpus is learnt.
-        steps: of the next rung; 0 for all.
-        left: seconds until the deadline; negative behind it.
-    """
-    needed = trained["seconds"] / max(1, trained["steps"]) * (steps or trained["all_steps"])
-    if needed <= max(0.0, left) + _GRACE_S:
-        return ""
-    return f"{steps or 'all'} steps would take {needed / 60:.1f} min, and the search has {max(0.0, left) / 60:.1f} left"
 
 
 def journal_of(order: Order, steps: Steps) -> Path:
