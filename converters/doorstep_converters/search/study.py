@@ -72,7 +72,7 @@ class Study:
             left = self._deadline - time.monotonic()
             best = pick(waiting, steps, left, self._is_tight())
             kept = reserved(waiting, steps, 30 * self._order.minutes)  # half of the time
-            trial = self._next() if left > 0 and (best is None or left - last >= kept) else None
+            trial = self._next(may_draw=best is None) if left > 0 and (best is None or left - last >= kept) else None
             start = time.monotonic()
             if trial is not None:
                 came = self._begin(trial, self._choice(trial), kept)
@@ -191,13 +191,18 @@ class Study:
             tried = Tried(name, "failed", str(error))
         self._study.set_user_attr(f"{_MENDED}/{name}", asdict(tried))
 
-    def _next(self) -> optuna.Trial | None:
-        """Take the next choice; None where enough are tried or being tried, by all processes together."""
+    def _next(self, may_draw: bool) -> optuna.Trial | None:
+        """Take the next choice; None where enough are tried or being tried, by all processes together.
+
+        Args:
+            may_draw: take one of the sampler's where none is lined up; it learns from those that are measured.
+        """
         with open(self.journal.with_suffix(".next"), "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             trials = self._study.get_trials(deepcopy=False)
             begun = sum(_RECORD in one.user_attrs or one.state == TrialState.RUNNING for one in trials)
-            return self._study.ask() if begun < self._order.trials else None
+            is_lined_up = any(one.state == TrialState.WAITING for one in trials)
+            return self._study.ask() if begun < self._order.trials and (is_lined_up or may_draw) else None
 
     def _choice(self, trial: optuna.Trial) -> Choice:
         names = list(dict.fromkeys(choice.student for choice in self._order.choices()))
