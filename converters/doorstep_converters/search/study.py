@@ -222,9 +222,9 @@ class Study:
         start = time.monotonic()
         try:
             student = self._steps.build(choice)
-            bound, size = self._order.budget.bound("size"), self._steps.smallest(student)
-            if bound is not None and size > bound:
-                taken = f"its weights take {size / 1e6:.3g} MB at 4 bits, more than the budget's size"
+            bound = self._order.budget.bound("size")
+            if bound is not None and (least := self._steps.smallest(student)) > bound:
+                taken = f"its weights take {least / 1e6:.3g} MB at 4 bits, more than the budget's size"
                 return Tried(choice.name, "refused", taken)
             if not choice.is_trained:
                 return self._measured(choice, student, {})
@@ -240,6 +240,7 @@ class Study:
                     accuracy = 100 * rungs[str(steps)]
                     reason = f"after {steps} steps {accuracy:.2f} % on dev; others of its size were better"
                     return Tried(choice.name, "stopped", reason, rungs=rungs)
+            size = self._steps.smallest(student)
             begun = Begun(trial, choice, student, trained, rungs, score, size, time.monotonic() - start)
             return begun if first else self._learn(begun)
         except ConversionError as error:
