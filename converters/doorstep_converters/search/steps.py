@@ -40,7 +40,7 @@ from doorstep_converters.variants import Workbench
 _ANY = Bound(agreement=0.0, drop=100.0)  # a search weighs what a variant loses; convert need not
 _TIMED = 64  # tokens of the text that latency is measured on
 _FEWEST = 20  # texts of dev on which accuracy says something
-_TRANSFORMS, _COPIES = ("neighbours", "splice", "typo"), 1.0
+_TRANSFORMS, _COPIES = ("neighbours", "splice", "typo+sku"), 1.0
 _RATE = 2e-3  # ordinary learning rate of a small student
 _LENGTH = 128  # tokens of a text that students learn from
 
