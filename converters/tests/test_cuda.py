@@ -276,7 +276,7 @@ def test_rows_of_fields(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("student", ["static-16w-300v", "transformer-1l-300v"])
 def test_sentence_encoders(student: str, encoder_only: Path, tmp_path: Path) -> None:
-    """Vectors come from the GPU, a student learns there, and its folder answers on the CPU as it was judged."""
+    """Vectors come from the GPU, and a student comes nearer to them by learning there."""
     texts = [f"{color} {thing} {n}" for n in range(30) for color in ("red", "blue") for thing in ("lamp", "手机")]
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")

@@ -33,10 +33,6 @@ class Begun:
     size: int
     seconds: float
 
-    def needed(self, steps: int) -> float:
-        """Return how many seconds `steps` would take, 0 for all."""
-        return needed(self.trained.result, steps)
-
 
 def pick(waiting: Sequence[Begun], steps: int, left: float, is_tight: bool) -> Begun | None:
     """Return the best of those that `steps` more would not make late, of all where they would; None of none.
@@ -50,8 +46,9 @@ def pick(waiting: Sequence[Begun], steps: int, left: float, is_tight: bool) -> B
 
 
 def reserved(waiting: Sequence[Begun], steps: int, most: float) -> float:
-    """Return how many seconds the best few of those that wait need for `steps`, beyond `most` those of the best."""
-    seconds = [one.needed(steps) for one in sorted(waiting, key=lambda one: one.score)[:_SURE]]
+    """Return the seconds that the best few of those that wait need for `steps`: `most`, or all that the best needs."""
+    best = sorted(waiting, key=lambda one: one.score)[:_SURE]
+    seconds = [needed(one.trained.result, steps) for one in best]
     return max(seconds[0], min(most, sum(seconds))) if seconds else 0.0
 
 
