@@ -51,7 +51,7 @@ def convert(job: Job, watch: Watch) -> Report:
             require_nothing_learnt(job)
         evaluation = craft.plan(job, data, checkpoint)
         options = craft.options(job, checkpoint)
-        trial = bench.prepare(craft, checkpoint, evaluation, options, target.can_saturate)
+        trial = bench.prepare(craft, checkpoint, evaluation, options)
         if job.temperature != 1.0:
             trial.expected = tempered(trial.expected, job.temperature)
         refused = {plan.name: reason for plan in plans if (reason := craft.refusal(plan, checkpoint))}

@@ -25,8 +25,6 @@ class Target:
         arch: what the kernel calls it (`uname -m`).
         plans: variants to try, in the order they are shown.
         excluded: variant name or runtime to the reason why it is not tried.
-        can_saturate: its CPUs may add pairs of int8 products in 16 bits (AVX2 without VNNI), which overflows unless
-            weights keep to 7 bits; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
         on_request: variants tried only where `--variants` names them.
     """
 
@@ -34,7 +32,6 @@ class Target:
     arch: str
     plans: tuple[VariantPlan, ...]
     excluded: dict[str, str]
-    can_saturate: bool = False
     on_request: tuple[VariantPlan, ...] = ()
 
 
@@ -72,7 +69,7 @@ _ARMV7_EXCLUDED = {
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("x86-64", "x86_64", _X86, {}, can_saturate=True, on_request=_REQUEST_X86),
+        Target("x86-64", "x86_64", _X86, {}, on_request=_REQUEST_X86),
         Target("x86-64-vnni", "x86_64", _X86, {}, on_request=_REQUEST_X86),
         Target("arm64", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_REQUEST),
         Target("arm64-dotprod", "aarch64", _ARM64, _ARM64_EXCLUDED, on_request=_REQUEST),

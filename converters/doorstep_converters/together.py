@@ -61,11 +61,12 @@ def report_failure(reason: str) -> None:
 def first_failure(log: str) -> str | None:
     """Return which process ended the others and why, from the launcher's summary in its log; None without one.
 
-    A process that was killed goes before those that fail because they lost it.
+    A process that was killed goes before those that fail because they lost it; SIGTERM is what the launcher itself
+    sends to those that are left.
     """
     found = [(int(rank), reason) for rank, reason in _FAILURE.findall(log)]
     if not found:
         return None
-    killed = [failure for failure in found if failure[1].startswith("Signal")]
+    killed = [failure for failure in found if re.match(r"Signal (?!15\b)", failure[1])]
     rank, reason = (killed or found[-1:])[0]  # the launcher names the root cause last
     return f"process {rank} (counted from 0): {reason}"

@@ -50,7 +50,6 @@ class Trial:
     reference: Output
     items: Path
     expected: Answers
-    can_saturate: bool
     artifacts: dict[str, Output] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
     answered: dict[str, Answers] = field(default_factory=dict)
@@ -135,9 +134,7 @@ class Workbench:
         """Put the curves of an output that was made before among the logs."""
         self._runner.show_curves(folder)
 
-    def prepare(
-        self, craft: Craft, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any], can_saturate: bool
-    ) -> Trial:
+    def prepare(self, craft: Craft, checkpoint: Checkpoint, evaluation: Evaluation, options: dict[str, Any]) -> Trial:
         """Ask the checkpoint itself for every answer."""
         stage = craft.reference(self.work, checkpoint, evaluation, options)
         if self._is_pickle_allowed:
@@ -148,7 +145,7 @@ class Workbench:
         craft, more = craft.settled(expected, evaluation, options)
         options |= more
         items = self.work / "items.json"
-        return Trial(craft, checkpoint, evaluation, options, reference, items, expected, can_saturate)
+        return Trial(craft, checkpoint, evaluation, options, reference, items, expected)
 
     def try_all(self, trial: Trial, plans: Sequence[VariantPlan], bound: Bound) -> list[Candidate]:
         """Make and prove every variant, as many at a time as there are cores."""
@@ -231,7 +228,6 @@ class Workbench:
             "calibration": str(_calibration(trial, self.work)),
             "tokenizer": str(trial.tokenizer),
             "max_length": trial.craft.longest(trial.options),
-            "can_saturate": trial.can_saturate,
         }
 
     def _quantize(self, trial: Trial, plan: VariantPlan, base: Output, extra: dict[str, Any]) -> Output:

@@ -124,7 +124,7 @@ def test_the_layer_that_int8_ruins_weighs_most_and_alone_stays_in_float(
     recipe: str, tmp_path: Path, channel: Channel
 ) -> None:
     source, feeds = write_graph(tmp_path / "graph.onnx"), make_feeds(loudest=1000.0)
-    found = weigh_graph(OnnxLayers(source, recipe, feeds, False, tmp_path), feeds, 0.95, channel)
+    found = weigh_graph(OnnxLayers(source, recipe, feeds, tmp_path), feeds, 0.95, channel)
     assert found["ranking"][0] == ["first"]
     assert found["distances"][0] > 10 * found["distances"][1]
     assert found["kept"] == 1
@@ -132,7 +132,7 @@ def test_the_layer_that_int8_ruins_weighs_most_and_alone_stays_in_float(
 
 def test_nothing_stays_in_float_where_int8_is_good_enough(tmp_path: Path, channel: Channel) -> None:
     source, feeds = write_graph(tmp_path / "graph.onnx"), make_feeds()
-    graph = OnnxLayers(source, "dynamic_wi8_afp32_mixed", feeds, False, tmp_path)
+    graph = OnnxLayers(source, "dynamic_wi8_afp32_mixed", feeds, tmp_path)
     assert weigh_graph(graph, feeds, 0.9, channel)["kept"] == 0
 
 
@@ -145,7 +145,7 @@ def test_openvino_weighs_the_same_layer_most(tmp_path: Path, channel: Channel) -
 
 def test_what_is_kept_is_computed_in_float_and_the_rest_in_int8(tmp_path: Path) -> None:
     source = write_graph(tmp_path / "graph.onnx")
-    onnx_quantizer.dynamic(source, tmp_path / "mixed.onnx", False, excluded=["first"])
+    onnx_quantizer.dynamic(source, tmp_path / "mixed.onnx", excluded=["first"])
     nodes = {node.op_type for node in onnx.load(tmp_path / "mixed.onnx").graph.node}
     stored = {weight.name: weight.data_type for weight in onnx.load(tmp_path / "mixed.onnx").graph.initializer}
     assert stored["w1"] == TensorProto.FLOAT
@@ -159,7 +159,7 @@ def test_a_graph_without_layers_is_refused(tmp_path: Path, channel: Channel) -> 
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in ("x", "y")]
     graph = helper.make_graph([node], "none", values[:1], values[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "g.onnx")
-    layers = OnnxLayers(tmp_path / "g.onnx", "dynamic_wi8_afp32_mixed", make_feeds(), False, tmp_path)
+    layers = OnnxLayers(tmp_path / "g.onnx", "dynamic_wi8_afp32_mixed", make_feeds(), tmp_path)
     with pytest.raises(ConversionError, match="no layer that could be quantized"):
         weigh_graph(layers, make_feeds(), 0.9, channel)
 

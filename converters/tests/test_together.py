@@ -132,7 +132,7 @@ Failures:
   rank      : {other} (local_rank: {other})
   exitcode  : 1 (pid: 7)
   error_file: /tmp/x
-  traceback : RuntimeError: connection closed by peer
+  traceback : {lost}
 Root Cause (first observed failure):
 [0]:
   rank      : {root} (local_rank: {root})
@@ -143,11 +143,18 @@ Root Cause (first observed failure):
 """
 
 
+LOST = "RuntimeError: connection closed by peer"
+STOPPED = "Signal 15 (SIGTERM) received by PID 7"
+KILLED = "Signal 9 (SIGKILL) received by PID 8"
+
+
 @pytest.mark.parametrize(
     ("values", "failure"),
     [
-        ({"other": 0, "root": 1, "code": 1, "reason": "the loss is no number"}, "process 1 (counted from 0): the loss"),
-        ({"other": 1, "root": 0, "code": -9, "reason": "Signal 9 (SIGKILL) received by PID 8"}, "process 0 (counted"),
+        ({"other": 0, "root": 1, "code": 1, "lost": LOST, "reason": "the loss is no number"}, "process 1 (counted"),
+        ({"other": 1, "root": 0, "code": -9, "lost": LOST, "reason": KILLED}, "process 0 (counted"),
+        ({"other": 0, "root": 1, "code": -9, "lost": STOPPED, "reason": KILLED}, "process 1 (counted"),
+        ({"other": 1, "root": 0, "code": 1, "lost": STOPPED, "reason": "the loss is no number"}, "process 0 (counted"),
     ],
 )
 def test_the_first_failure_is_found_in_the_launchers_summary(values: dict[str, Any], failure: str) -> None:

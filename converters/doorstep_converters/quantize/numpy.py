@@ -25,12 +25,8 @@ def quantize(
     calibration: str,
     tokenizer: str,
     max_length: int,
-    can_saturate: bool,
 ) -> dict[str, Any]:
-    """Write `model.json` and `model.safetensors` after `recipe`; a job of `stages`.
-
-    `can_saturate` changes nothing here: products are computed in fp32.
-    """
+    """Write `model.json` and `model.safetensors` after `recipe`; a job of `stages`."""
     network = read_network(Path(source))
     if recipe not in ("none", "weight_only_wfp16_afp32", "weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32"):
         raise UsageError(f"recipe: the NumPy runtime has no {recipe!r}")

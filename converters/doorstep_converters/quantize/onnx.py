@@ -49,7 +49,6 @@ def quantize(
     calibration: str,
     tokenizer: str,
     max_length: int,
-    can_saturate: bool,
     kept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `model.onnx` after `recipe`, its weights beside it in `model.onnx.data`; a job of `stages`.
@@ -68,12 +67,12 @@ def quantize(
     elif recipe in ("weight_only_wi8_afp32", "weight_only_ti4_wi8_afp32"):
         pack(Path(source), target, table_bits=4 if "ti4" in recipe else 8)
     elif base == "dynamic_wi8_afp32" and word in ("", MIXED):
-        dynamic(Path(source), target, can_saturate, excluded=kept)
+        dynamic(Path(source), target, excluded=kept)
     elif base == "static_wi8_ai8" and word in (*_METHODS, MIXED):
         feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
         graph, kinds = for_ranges(Path(source), out)
         ranges = Ranges.measure(graph, "" if word == MIXED else word, feeds, out, kinds)
-        static(graph, target, ranges, can_saturate, excluded=kept)
+        static(graph, target, ranges, excluded=kept)
         for scratch in {ranges.path, graph} - {Path(source)}:
             scratch.unlink()
     else:
@@ -179,9 +178,7 @@ def _empty_histograms(ends: TensorsData, method: CalibrationMethod, options: dic
     return collector
 
 
-def dynamic(
-    source: Path, target: Path, can_saturate: bool, only: Sequence[str] = (), excluded: Sequence[str] = ()
-) -> None:
+def dynamic(source: Path, target: Path, only: Sequence[str] = (), excluded: Sequence[str] = ()) -> None:
     """Quantize, then fuse once more: the quantizer leaves chains that ONNX Runtime would fuse at every start.
 
     Args:
@@ -192,7 +189,6 @@ def dynamic(
         source,
         raw,
         per_channel=True,
-        reduce_range=can_saturate,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=DENSE,
         nodes_to_quantize=list(only),
@@ -225,7 +221,6 @@ def static(
     source: Path,
     target: Path,
     ranges: Ranges,
-    can_saturate: bool,
     only: Sequence[str] = (),
     excluded: Sequence[str] = (),
 ) -> None:
@@ -238,7 +233,6 @@ def static(
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        reduce_range=can_saturate,
         op_types_to_quantize=ranges.kinds,
         nodes_to_quantize=list(only),
         nodes_to_exclude=list(excluded),

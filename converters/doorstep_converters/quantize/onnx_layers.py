@@ -23,12 +23,11 @@ def weigh(
     calibration: str,
     tokenizer: str,
     max_length: int,
-    can_saturate: bool,
     agreement: float | None,
 ) -> dict[str, Any]:
     """Weigh the layers of an fp32 graph; a job of `stages`, see `mixed.weigh_graph`."""
     feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
-    found = weigh_graph(OnnxLayers(Path(source), recipe, feeds, can_saturate, out), feeds, agreement, channel)
+    found = weigh_graph(OnnxLayers(Path(source), recipe, feeds, out), feeds, agreement, channel)
     for scratch in ("ranges.json", "folded.onnx"):
         (out / scratch).unlink(missing_ok=True)
     return found
@@ -39,13 +38,10 @@ class OnnxLayers:
 
     most_groups = 48
 
-    def __init__(
-        self, source: Path, recipe: str, feeds: Sequence[dict[str, Array]], can_saturate: bool, scratch: Path
-    ) -> None:
+    def __init__(self, source: Path, recipe: str, feeds: Sequence[dict[str, Array]], scratch: Path) -> None:
         self._is_static = split_recipe(recipe)[0].startswith("static")
         self._source, kinds = for_ranges(source, scratch) if self._is_static else (source, DENSE)
         self._kinds = kinds or [*DENSE, "Conv"]
-        self._can_saturate = can_saturate
         self._place = scratch / "try.onnx"
         self._ranges = Ranges.measure(self._source, "", feeds, scratch, kinds) if self._is_static else None
 
@@ -61,9 +57,9 @@ class OnnxLayers:
         if not layers:
             return _load(self._source)
         if self._ranges is not None:
-            static(self._source, self._place, self._ranges, self._can_saturate, layers)
+            static(self._source, self._place, self._ranges, layers)
         else:
-            dynamic(self._source, self._place, self._can_saturate, layers)
+            dynamic(self._source, self._place, layers)
         run = _load(self._place)
         self._place.unlink()
         return run
@@ -73,6 +69,7 @@ def _load(path: Path) -> Run:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
+    settings.add_session_config_entry("session.x64quantprecision", "1")  # as a device's runtime does
     session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     wanted = [given.name for given in session.get_inputs()]
     return lambda feed: session.run(None, {name: feed[name] for name in wanted})

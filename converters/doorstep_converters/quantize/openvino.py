@@ -36,13 +36,10 @@ def quantize(
     calibration: str,
     tokenizer: str,
     max_length: int,
-    can_saturate: bool,
     kept: Sequence[str] = (),
     agreement: float = 0.0,
 ) -> dict[str, Any]:
     """Write `model.xml` and `model.bin` after `recipe` from an fp32 ONNX file or IR; a job of `stages`.
-
-    `can_saturate` changes nothing here: this engine keeps clear of the overflow by itself.
 
     Args:
         kept: layers of a mixed recipe that stay in floating point.

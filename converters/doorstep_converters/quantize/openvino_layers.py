@@ -25,12 +25,11 @@ def weigh(
     calibration: str,
     tokenizer: str,
     max_length: int,
-    can_saturate: bool,
     agreement: float | None,
 ) -> dict[str, Any]:
     """Weigh the layers of an fp32 graph; a job of `stages`, see `mixed.weigh_graph`.
 
-    The recipe is a static one, and `can_saturate` changes nothing: this engine keeps clear of the overflow by itself.
+    The recipe is a static one.
     """
     feeds = read_feeds(Path(calibration), Path(tokenizer), max_length, "int64")
     return weigh_graph(OpenVinoLayers(Path(source), feeds), feeds, agreement, channel)

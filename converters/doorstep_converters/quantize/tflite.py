@@ -26,12 +26,8 @@ def quantize(
     calibration: str,
     tokenizer: str,
     max_length: int,
-    can_saturate: bool,
 ) -> dict[str, Any]:
-    """Write `model.tflite` after `recipe`; a job of `stages`.
-
-    `can_saturate` changes nothing here: this engine keeps clear of the overflow by itself.
-    """
+    """Write `model.tflite` after `recipe`; a job of `stages`."""
     base, word = split_recipe(recipe)
     if word not in ("", "minmax"):
         raise UsageError(f"recipe: LiteRT has no {recipe!r}")
