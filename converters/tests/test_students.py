@@ -161,6 +161,15 @@ def test_a_students_tokenizer_marks_the_start_and_nothing_else(make_checkpoint: 
     assert tokenizer("")["input_ids"] == [tokenizer.cls_token_id]
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_student_reads_full_width_signs_as_the_ordinary_ones(kind: str, make_tokenizer: Any) -> None:
+    texts = [*SENTENCES, "size 42, oat milk!"] * 3
+    tokenizer = student_tokenizer(make_tokenizer(kind), texts, 250)
+    wide, plain = tokenizer(["ｓｉｚｅ　４２，　Ｏａｔ ｍｉｌｋ！", "size 42, oat milk!"])["input_ids"]
+    assert wide == plain
+    assert tokenizer.unk_token_id not in plain
+
+
 def test_chinese_of_more_characters_than_the_vocabulary_holds_still_gets_one(
     make_checkpoint: Callable[[str], Path],
 ) -> None:

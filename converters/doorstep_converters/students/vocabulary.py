@@ -27,13 +27,16 @@ def student_tokenizer(teacher: Any, texts: Sequence[str], size: int) -> PreTrain
 
     Chinese and Japanese texts get pieces of one to four characters; other texts the teacher's WordPiece tokens that
     the corpus uses and the most frequent ones beside them; a teacher with other tokens gives way to trained WordPiece.
+    All read full-width letters, digits and signs as the ordinary ones (NFKC), whether or not the teacher does.
     """
     if is_dense(texts):
         return _wrapped(_pieces(texts, size))
     if is_word_piece(teacher):
         tokens = kept_tokens(teacher, texts, size, without=(teacher.sep_token, teacher.mask_token))
         names = {teacher.pad_token: _PAD, teacher.unk_token: _UNK, teacher.cls_token: _CLS}
-        return _wrapped(_cut(teacher, tokens, names))
+        cut = _cut(teacher, tokens, names)
+        cut.normalizer = normalizers.Sequence([normalizers.NFKC(), cut.normalizer or normalizers.Sequence([])])
+        return _wrapped(cut)
     return _wrapped(_word_pieces(texts, size))
 
 
@@ -141,7 +144,7 @@ def _of_frequent_characters(texts: Sequence[str], normalizer: Any, size: int) ->
 
 def _word_pieces(texts: Sequence[str], size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece({}, unk_token=_UNK))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer(lowercase=True)])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return train_word_pieces(tokenizer, texts, size, size // 2)
 
