@@ -178,7 +178,7 @@ def test_an_attribute_of_an_older_opset_is_refused_when_it_is_opened(tmp_path: P
 def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
     write_network(read_onnx(model(tmp_path, gelu(("x", "halved")))), tmp_path)
     with open(tmp_path / "log", "w") as log, pytest.raises(UsageError, match="has no 'static_wi8_ai8'"):
-        quantize(tmp_path, Channel(log), str(tmp_path / "model.json"), "static_wi8_ai8", "", "", 32, False)
+        quantize(tmp_path, Channel(log), str(tmp_path / "model.json"), "static_wi8_ai8", "", "", 32)
 
 
 @pytest.mark.parametrize("target", [name for name in TARGETS if name != "armv7"])

@@ -167,7 +167,7 @@ def test_a_graph_without_layers_is_refused(tmp_path: Path, channel: Channel) -> 
 @pytest.mark.parametrize("recipe", ["static_wi8_ai8_histogram", "static_wi8_ai8_controlled"])
 def test_an_engine_refuses_ranges_it_does_not_have(recipe: str, tmp_path: Path, channel: Channel) -> None:
     with pytest.raises(UsageError, match="has no"):
-        onnx_quantizer.quantize(tmp_path, channel, str(tmp_path / "model.onnx"), recipe, "", "", 32, False)
+        onnx_quantizer.quantize(tmp_path, channel, str(tmp_path / "model.onnx"), recipe, "", "", 32)
 
 
 def test_more_groups_stay_in_float_with_each_try_and_never_all() -> None:
