@@ -19,7 +19,7 @@ SECONDS ?= 60
 TUF_CONFORMANCE ?= git+https://github.com/theupdateframework/tuf-conformance@1efa2da17860adcd50d442081bbcdd2095712f6c
 
 # Of the converters' tests, those that run in the shorter half.
-TASK_TESTS := $(wildcard $(patsubst %,converters/tests/test_%.py,images multi_label next_item sentence_* sound tabular_* taggers text_ranking))
+TASK_TESTS := $(wildcard $(patsubst %,converters/tests/test_%.py,images multi_label next_item sentence_* tabular_* taggers text_ranking))
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
