@@ -270,7 +270,12 @@ class Workbench:
         timed = trial.craft.timed(trial.evaluation, trial.options)
         item = {"file": _TIMED + Path(timed.item["file"]).suffix} if is_file_item(timed.item) else timed.item
         board = Board(self._device.arch, self._device.cpu, tuple(sorted(self._device.features)))
-        inputs = (trial.artifacts[plan.name].digest, str(trial.options), str(asdict(board)))
+        inputs = (
+            trial.artifacts[plan.name].digest,
+            str(trial.options),
+            str(asdict(board)),
+            source_digest(RUNTIMES[plan.runtime].module),
+        )
         arguments = {
             "bundle": str(self.provisional(trial, plan)),
             "variant": plan.name,

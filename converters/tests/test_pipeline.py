@@ -14,6 +14,7 @@ from doorstep.bundle import Bundle
 from doorstep.cli.main import main
 from doorstep.golden import compare, load_golden
 from doorstep.signing import TrustKey, keygen
+from doorstep_converters import sources
 from doorstep_converters.job import Job, Report, Training
 from doorstep_converters.parity import Bound
 from doorstep_converters.pipeline import convert
@@ -130,6 +131,20 @@ def test_a_crashing_converter_takes_no_other_down(
     failures = {candidate.plan.name: candidate.failure for candidate in report.candidates}
     assert failures["onnx-fp32"] == ""
     assert "exit code -6" in failures["tflite-int8"]
+
+
+def test_another_runtime_is_proven_and_timed_anew(
+    make_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, variants = str(make_checkpoint("bert")), ("onnx-fp32",)
+    job = Job(checkpoint, "x86-64", tmp_path, cache=tmp_path / "c", variants=variants, max_length=32, bound=ANY)
+    convert(job, Lines())
+    read = sources._source
+    monkeypatch.setattr(
+        sources, "_source", lambda name: read(name) + (b"#" if name == "doorstep_runtimes.onnx" else b"")
+    )
+    again = {cost.stage: cost.is_kept for cost in convert(job, Lines()).costs}
+    assert [stage for stage, is_kept in again.items() if not is_kept] == ["parity-onnx-fp32", "measure-onnx-fp32"]
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-vnni", "arm64"])
